@@ -1,0 +1,31 @@
+# One command each; every target installs what it needs (scripts/setup.sh).
+
+SHELL := bash
+CARGO ?= cargo
+# The tools that the set-up downloaded, if cargo had none of its own.
+with_tools := . scripts/places.sh &&
+
+.PHONY: help setup demo test lint bench
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+setup: ## Install compilers, cargo's tools and PostgreSQL 15 to 18
+	@scripts/setup.sh
+
+demo: setup ## Build Everpoint and show it at work on a server of its own
+	@$(CARGO) build --release
+	@scripts/demo.sh
+
+test: setup ## Run every test, against real PostgreSQL 15 to 18 servers
+	@$(with_tools) $(CARGO) nextest run --workspace
+	@$(CARGO) test --quiet --workspace --doc
+
+lint: setup ## Check formatting, lints, licences and known vulnerabilities
+	@$(CARGO) fmt --all -- --check
+	@$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
+	@$(with_tools) $(CARGO) deny --log-level error check
+
+bench: setup ## Measure backup and restore
+	@$(CARGO) build --release
+	@scripts/bench.sh
