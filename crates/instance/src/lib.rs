@@ -14,6 +14,7 @@
 
 pub mod backup_mode;
 pub mod connect;
+pub mod data_directory;
 pub mod facts;
 pub mod notifications;
 pub mod replication;
