@@ -16,6 +16,7 @@ pub mod backup_mode;
 pub mod connect;
 pub mod data_directory;
 pub mod facts;
+pub mod lock;
 pub mod notifications;
 pub mod replication;
 pub mod wal_control;

@@ -209,7 +209,7 @@ pub async fn run(
     let control = blocking(move || control_file(&root)).await??;
     check_cluster(plan, "the data directory", control.system_identifier)?;
 
-    let lock = InstanceLock::acquire(session, LockKind::Writer, plan.instance.as_str()).await?;
+    let lock = InstanceLock::try_acquire(session, LockKind::Writer, plan.instance.as_str()).await?;
     let backups = repository.backups(&plan.instance).await?;
     let swept = sweep(repository, &plan.instance, &backups).await?;
     if swept > 0 {
@@ -520,13 +520,13 @@ async fn wait_for_log(
         {
             asked = Some(Instant::now());
             let own = connect_sql(&plan.connection, plan.connection.database()).await?;
-            match InstanceLock::acquire(own, LockKind::Receiver, plan.instance.as_str()).await {
+            match InstanceLock::try_acquire(own, LockKind::Receiver, plan.instance.as_str()).await {
                 Ok(lock) => {
                     receive_until(repository, plan, slot, until).await?;
                     drop(lock);
                     continue;
                 }
-                Err(LockError::Held { .. }) => {
+                Err(LockError::Held { .. } | LockError::Contended { .. }) => {
                     // Somebody receives; a standby cannot carry the request, there the interval decides.
                     let _ = notify(session, receive::CUT_REQUEST).await;
                 }

@@ -142,8 +142,11 @@ fn run_worker(
         let Some(unit) = next else { break };
         let result = worker.run(&unit);
         match result {
-            Ok(result) if results.blocking_send(result).is_ok() => {}
-            Ok(_) => break,
+            Ok(result) => {
+                if results.blocking_send(result).is_err() {
+                    break;
+                }
+            }
             Err(error) => {
                 // Nobody may wait for this worker's units: the others end, too.
                 units.lock().unwrap_or_else(PoisonError::into_inner).close();

@@ -249,7 +249,7 @@ impl Writer {
         let Some((task, file)) = &self.open else { return Ok(()) };
         let zero = |laid: &super::units::LaidFrame| laid.stored.frame.codec == Codec::Zero;
         let mut written = 0;
-        let mut put = |range: std::ops::Range<usize>| {
+        let put = |range: std::ops::Range<usize>| {
             let bytes = self.contents.get(range.clone()).unwrap_or_default();
             file.write_all_at(bytes, unit.offset + range.start as u64)
         };
