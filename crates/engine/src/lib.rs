@@ -13,3 +13,4 @@ pub mod log;
 pub mod progress;
 pub mod restore;
 pub mod verify;
+pub mod window;

@@ -23,12 +23,15 @@ use everpoint_pgformat::{
 use everpoint_repository::{
     Repository, RepositoryError,
     backup::Backup,
-    log::{LogIndex, LogMetadata, LogPiece},
-    object::{ObjectError, ObjectKind, SealedObject},
+    log::LogIndex,
+    object::ObjectError,
 };
 use jiff::Timestamp;
 
-use crate::log::reader::LogReader;
+use crate::{
+    log::reader::LogReader,
+    window::{self, complete_at},
+};
 
 /// What a user wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -196,13 +199,13 @@ impl Resolver<'_> {
     pub async fn resolve(&self, target: &Target) -> Result<Resolved, TargetError> {
         match target {
             Target::Latest => {
-                let usable = self.usable(target)?;
+                let usable = self.usable()?;
                 let backup = *usable.last().ok_or_else(|| self.no_backup())?;
                 let until = self.index.complete_until(self.timeline, backup.start_lsn);
                 self.at_lsn(backup, until).await
             }
             Target::Lsn(lsn) => {
-                let usable = self.usable(target)?;
+                let usable = self.usable()?;
                 let Some(backup) = usable.iter().rfind(|backup| backup.stop_lsn <= *lsn) else {
                     return Err(self.too_early(target, &usable));
                 };
@@ -218,7 +221,7 @@ impl Resolver<'_> {
                 let Some((start, end)) = found else {
                     return Err(TargetError::UnknownRestorePoint { name: name.clone() });
                 };
-                let usable = self.usable(target)?;
+                let usable = self.usable()?;
                 let Some(backup) = usable.iter().rfind(|backup| backup.stop_lsn <= start) else {
                     return Err(self.too_early(target, &usable));
                 };
@@ -231,22 +234,9 @@ impl Resolver<'_> {
         TargetError::NoBackup { instance: self.instance.to_owned(), timeline: self.timeline }
     }
 
-    /// The backups in the timeline's history that log makes consistent, by position.
-    fn usable(&self, _target: &Target) -> Result<Vec<&Backup>, TargetError> {
-        let parts = self.index.history(self.timeline).parts();
-        let mut usable: Vec<&Backup> = self
-            .backups
-            .iter()
-            .filter(|backup| {
-                let on = parts.iter().find(|part| part.timeline == backup.timeline);
-                on.is_some_and(|part| backup.start_lsn >= part.from && backup.stop_lsn <= part.to)
-            })
-            .filter(|backup| {
-                let until = self.index.complete_until(self.timeline, backup.start_lsn);
-                until >= backup.stop_lsn
-            })
-            .collect();
-        usable.sort_by_key(|backup| backup.stop_lsn);
+    /// The backups in the timeline's history that log makes consistent, by position; never none.
+    fn usable(&self) -> Result<Vec<&Backup>, TargetError> {
+        let usable = window::usable(self.backups, self.index, self.timeline);
         if usable.is_empty() { Err(self.no_backup()) } else { Ok(usable) }
     }
 
@@ -267,9 +257,9 @@ impl Resolver<'_> {
         backup: &Backup,
         until: Lsn,
     ) -> Result<TargetError, TargetError> {
-        let time = self.complete_at(backup, until).await?;
+        let time = complete_at(self.repository, self.index, self.timeline, backup, until).await?;
         let before = Point { time, lsn: until };
-        let usable = self.usable(target)?;
+        let usable = self.usable()?;
         let next = usable.iter().find(|next| next.stop_lsn > until);
         Ok(match next {
             Some(next) => TargetError::InGap {
@@ -280,19 +270,6 @@ impl Resolver<'_> {
             },
             None => TargetError::TooLate { target: target.clone(), latest: before },
         })
-    }
-
-    /// Up to when the log that ends at `until` is known to be complete.
-    async fn complete_at(
-        &self,
-        backup: &Backup,
-        until: Lsn,
-    ) -> Result<Option<Timestamp>, TargetError> {
-        let pieces = self.index.pieces(self.timeline, backup.start_lsn, until).unwrap_or_default();
-        let Some(last) = pieces.last().filter(|last| last.stretch.end == until) else {
-            return Ok(None);
-        };
-        Ok(read_metadata(self.repository, last).await?.complete_at)
     }
 
     fn resolved(
@@ -331,7 +308,7 @@ impl Resolver<'_> {
     }
 
     async fn at_time(&self, target: &Target, time: Timestamp) -> Result<Resolved, TargetError> {
-        let usable = self.usable(target)?;
+        let usable = self.usable()?;
         let Some(backup) = usable.iter().rfind(|backup| backup.stopped_at <= time) else {
             return Err(self.too_early(target, &usable));
         };
@@ -370,7 +347,7 @@ impl Resolver<'_> {
             return Ok(self.resolved(backup, stop, needed, inside, Some(outside)));
         }
         // No later end of a transaction is stored: it must be known that there was none.
-        let complete_at = self.complete_at(backup, until).await?;
+        let complete_at = complete_at(self.repository, self.index, self.timeline, backup, until).await?;
         let known = complete_at.max(inside.map(|inside| inside.time));
         if known.is_some_and(|known| known >= time) {
             let (start, end) = last.unwrap_or((backup.start_lsn, backup.stop_lsn));
@@ -388,7 +365,7 @@ impl Resolver<'_> {
 
     /// The last restore point of a name: its record's start and end.
     async fn find_restore_point(&self, name: &str) -> Result<Option<(Lsn, Lsn)>, TargetError> {
-        let usable = self.usable(&Target::Latest)?;
+        let usable = self.usable()?;
         let mut to = None;
         for backup in usable.iter().rev() {
             let complete = self.index.complete_until(self.timeline, backup.start_lsn);
@@ -495,20 +472,6 @@ impl LogScan<'_> {
         }
         Ok(())
     }
-}
-
-async fn read_metadata(
-    repository: &Repository,
-    piece: &LogPiece,
-) -> Result<LogMetadata, RepositoryError> {
-    let (store, keys) = (repository.store(), repository.keys());
-    let stretch = &piece.stretch;
-    let object =
-        SealedObject::open(store, keys, &stretch.path, ObjectKind::Log, stretch.id).await?;
-    serde_json::from_slice(object.metadata()).map_err(|_| {
-        let what = "its metadata is not a log backup's, or is a newer everpoint's";
-        ObjectError::Damaged { path: stretch.path.clone(), what }.into()
-    })
 }
 
 /// PostgreSQL's time as one of ours, held within the range that ours has.
