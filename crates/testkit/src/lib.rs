@@ -21,11 +21,15 @@
 mod account;
 pub mod cluster;
 mod every_version;
+mod moment;
 mod scratch;
 pub mod server;
+pub mod workload;
 
 pub use account::Account;
 pub use cluster::{Cluster, ClusterBuilder, StopMode};
 pub use every_version::run;
+pub use moment::Moment;
 pub use scratch::Scratch;
 pub use server::Server;
+pub use workload::{Ledger, RunningWorkload, Target, Workload};
