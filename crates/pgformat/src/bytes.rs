@@ -1,5 +1,10 @@
 //! Reading little-endian fields out of a byte slice without panicking.
 
+/// A length from a file as a length in memory.
+pub fn length(from_file: u32) -> usize {
+    usize::try_from(from_file).unwrap_or(usize::MAX)
+}
+
 /// A cursor over bytes from outside. Every read returns `None` past the end.
 #[derive(Clone, Copy, Debug)]
 pub struct Reader<'a> {

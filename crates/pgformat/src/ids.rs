@@ -48,12 +48,30 @@ number! {
     BlockNumber(u32)
 }
 number! {
+    /// A transaction's number (`TransactionId`), 32 bits wide as WAL records carry it. 0 is no transaction.
+    TransactionId(u32)
+}
+number! {
+    /// The local number of a replication origin (`RepOriginId`).
+    ReplicationOriginId(u16)
+}
+number! {
     /// A number of bytes.
     ByteCount(u64)
 }
 number! {
     /// The random identifier that `initdb` gives a cluster; every copy of the cluster carries it.
     SystemIdentifier(u64)
+}
+
+impl TransactionId {
+    /// No transaction (`InvalidTransactionId`).
+    pub const INVALID: Self = Self::new(0);
+
+    /// Whether this is a real transaction.
+    pub const fn is_valid(self) -> bool {
+        self.get() != 0
+    }
 }
 
 /// Bytes in a page of a relation. Other sizes are refused when a control file is read.

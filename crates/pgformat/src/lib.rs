@@ -25,10 +25,12 @@ pub mod lsn;
 pub mod page;
 pub mod relation;
 pub mod timeline;
+pub mod timestamp;
 pub mod version;
 pub mod wal;
 
-pub use ids::{BlockNumber, ByteCount, Oid, SystemIdentifier};
+pub use ids::{BlockNumber, ByteCount, Oid, ReplicationOriginId, SystemIdentifier, TransactionId};
 pub use lsn::Lsn;
 pub use timeline::TimelineId;
+pub use timestamp::PgTimestamp;
 pub use version::MajorVersion;

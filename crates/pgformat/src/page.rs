@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn checksum_ignores_its_own_field_and_depends_on_the_block() {
-        let mut page: Page = std::array::from_fn(|i| (i % 251) as u8);
+        let mut page: Page = std::array::from_fn(|i| u8::try_from(i % 251).unwrap());
         let sum = checksum(&page, BlockNumber::new(3));
         page[8..10].copy_from_slice(&sum.to_le_bytes());
         assert_eq!(verify(&page, BlockNumber::new(3)), PageState::Valid);

@@ -1,9 +1,25 @@
 //! Write-ahead log: segments, pages, records.
+//!
+//! Bytes go into a [`decoder::WalDecoder`], [`record::Record`]s come out. What a record means is told by
+//! the module of its resource manager: [`xlog`], [`transaction`], [`storage`], [`database`],
+//! [`tablespace`], [`relation_map`], [`heap`]. Records of other resource managers matter only for the
+//! blocks they refer to.
 
+pub mod block;
+mod crc;
+pub mod database;
+pub mod decoder;
+pub mod error;
+pub mod heap;
+pub mod page;
+pub mod payload;
+pub mod record;
+pub mod relation_map;
+pub mod resource_manager;
 pub mod segment;
+pub mod storage;
+pub mod tablespace;
+pub mod transaction;
+pub mod xlog;
 
-/// CRC-32C (Castagnoli), as PostgreSQL computes it over WAL records and the control file
-/// (`src/include/port/pg_crc32c.h`).
-pub fn crc32c(bytes: &[u8]) -> u32 {
-    crc_fast::crc32_iscsi(bytes)
-}
+pub use crc::crc32c;

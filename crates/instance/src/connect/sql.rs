@@ -1,0 +1,300 @@
+//! SQL sessions.
+
+use std::{
+    future::poll_fn,
+    ops::{Deref, DerefMut},
+};
+
+use tokio::sync::mpsc;
+use tokio_postgres::{
+    AsyncMessage, CancelToken, Client, Config, Connection, Notification,
+    config::{ChannelBinding, SslMode, SslNegotiation},
+    tls::TlsConnect,
+};
+
+use super::{
+    error::ConnectError,
+    passfile::password_for,
+    spec::{ChannelBindingUse, ConnectionSpec, Endpoint, WantedServer},
+    transport::Transport,
+    user::role,
+};
+
+/// Settings that a role or database may carry and that would end a long, mostly idle session.
+const SESSION_SETTINGS: &str = "SELECT pg_catalog.set_config(name, value, false) \
+    FROM (VALUES ('statement_timeout', '0'), ('lock_timeout', '0'), \
+        ('idle_in_transaction_session_timeout', '0'), ('idle_session_timeout', '0'), \
+        ('transaction_timeout', '0'), ('search_path', 'pg_catalog'), ('DateStyle', 'ISO, YMD'), \
+        ('client_min_messages', 'warning')) AS wanted (name, value) \
+    WHERE pg_catalog.current_setting(name, true) IS NOT NULL";
+
+/// Notifications that wait to be taken; further ones are dropped, as one says as much as many.
+pub(crate) const NOTIFICATION_QUEUE: usize = 64;
+
+/// A session. It behaves as a [`Client`], and its connection is driven by a task of its own.
+///
+/// The session has no time limits of its own and finds PostgreSQL's objects only (`search_path` is
+/// `pg_catalog`). Dropping it ends the session, and with it locks and an unfinished backup.
+#[derive(Debug)]
+pub struct SqlClient {
+    client: Client,
+    place: Place,
+}
+
+/// Where and as whom a session was opened.
+#[derive(Clone, Debug)]
+struct Place {
+    spec: ConnectionSpec,
+    endpoint: Endpoint,
+}
+
+/// A pending cancel: ends the session's running statement when dropped, unless disarmed. For statements
+/// that must not go on when nobody waits for them.
+pub(crate) struct CancelOnDrop {
+    armed: Option<(CancelToken, Place)>,
+}
+
+impl SqlClient {
+    /// Where the server was reached.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.place.endpoint
+    }
+
+    pub(crate) fn cancel_on_drop(&self) -> CancelOnDrop {
+        CancelOnDrop {
+            armed: Some((self.client.cancel_token(), self.place.clone())),
+        }
+    }
+}
+
+impl Deref for SqlClient {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl DerefMut for SqlClient {
+    fn deref_mut(&mut self) -> &mut Client {
+        &mut self.client
+    }
+}
+
+impl CancelOnDrop {
+    pub(crate) fn disarm(mut self) {
+        self.armed = None;
+    }
+}
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        let Some((token, place)) = self.armed.take() else {
+            return;
+        };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        runtime.spawn(async move {
+            let cancel = async {
+                let transport = Transport::open(&place.spec, &place.endpoint).await?;
+                token.cancel_query_raw(transport, Established).await?;
+                Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
+            };
+            if let Err(error) = cancel.await {
+                tracing::debug!(endpoint = %place.endpoint, error, "statement is left running");
+            }
+        });
+    }
+}
+
+/// Opens a session in `database` on the first endpoint that will do.
+///
+/// # Errors
+/// See [`ConnectError`].
+pub async fn connect_sql(spec: &ConnectionSpec, database: &str) -> Result<SqlClient, ConnectError> {
+    connect(spec, database, None).await
+}
+
+/// As [`connect_sql`], with the session's notifications sent to `notifications`.
+pub(crate) async fn connect(
+    spec: &ConnectionSpec,
+    database: &str,
+    notifications: Option<mpsc::Sender<Notification>>,
+) -> Result<SqlClient, ConnectError> {
+    let (client, endpoint) = first_of(spec, async |endpoint, wanted| {
+        connect_to(spec, endpoint, database, wanted, notifications.clone()).await
+    })
+    .await?;
+    Ok(SqlClient {
+        client,
+        place: Place {
+            spec: spec.clone(),
+            endpoint,
+        },
+    })
+}
+
+/// Tries every endpoint until one will do.
+pub(crate) async fn first_of<T>(
+    spec: &ConnectionSpec,
+    mut attempt: impl AsyncFnMut(&Endpoint, WantedServer) -> Result<T, ConnectError>,
+) -> Result<(T, Endpoint), ConnectError> {
+    let rounds: &[WantedServer] = match spec.wanted_server() {
+        WantedServer::PreferStandby => &[WantedServer::Standby, WantedServer::Any],
+        WantedServer::Any => &[WantedServer::Any],
+        WantedServer::ReadWrite => &[WantedServer::ReadWrite],
+        WantedServer::ReadOnly => &[WantedServer::ReadOnly],
+        WantedServer::Primary => &[WantedServer::Primary],
+        WantedServer::Standby => &[WantedServer::Standby],
+    };
+    let mut failures = Vec::new();
+    for wanted in rounds {
+        failures.clear();
+        for endpoint in spec.endpoints() {
+            match attempt(endpoint, *wanted).await {
+                Ok(session) => return Ok((session, endpoint.clone())),
+                Err(error) => failures.push(error),
+            }
+        }
+    }
+    match failures.pop() {
+        Some(only) if failures.is_empty() => Err(only),
+        Some(last) => {
+            failures.push(last);
+            Err(ConnectError::NoneOf { failures })
+        }
+        None => Err(ConnectError::NoneOf { failures }),
+    }
+}
+
+/// Checks what a server reported of itself when the session began (`in_hot_standby` and
+/// `default_transaction_read_only`, which PostgreSQL 14 and later report) against what is wanted.
+pub(crate) fn check_kind<'a>(
+    endpoint: &Endpoint,
+    wanted: WantedServer,
+    parameter: impl Fn(&str) -> Option<&'a str>,
+) -> Result<(), ConnectError> {
+    let on = |name| parameter(name) == Some("on");
+    let standby = on("in_hot_standby");
+    let read_only = standby || on("default_transaction_read_only");
+    let (will_do, name) = match wanted {
+        WantedServer::Any | WantedServer::PreferStandby => (true, "any"),
+        WantedServer::ReadWrite => (!read_only, "read-write"),
+        WantedServer::ReadOnly => (read_only, "read-only"),
+        WantedServer::Primary => (!standby, "primary"),
+        WantedServer::Standby => (standby, "standby"),
+    };
+    if will_do {
+        return Ok(());
+    }
+    Err(ConnectError::OtherKind {
+        endpoint: endpoint.to_string(),
+        found: match (standby, read_only) {
+            (true, _) => "a standby",
+            (false, true) => "a primary that is read-only by default",
+            (false, false) => "a primary",
+        },
+        wanted: name,
+    })
+}
+
+async fn connect_to(
+    spec: &ConnectionSpec,
+    endpoint: &Endpoint,
+    database: &str,
+    wanted: WantedServer,
+    notifications: Option<mpsc::Sender<Notification>>,
+) -> Result<Client, ConnectError> {
+    let user = role(spec)?;
+    let transport = Transport::open(spec, endpoint).await?;
+    let mut config = Config::new();
+    config
+        .user(&user)
+        .dbname(database)
+        .application_name(spec.application_name())
+        // The transport is encrypted already where it is to be; tokio-postgres takes it as it is.
+        .ssl_mode(SslMode::Require)
+        .ssl_negotiation(SslNegotiation::Direct)
+        .channel_binding(match spec.channel_binding() {
+            ChannelBindingUse::Disable => ChannelBinding::Disable,
+            ChannelBindingUse::Prefer => ChannelBinding::Prefer,
+            ChannelBindingUse::Require => ChannelBinding::Require,
+        });
+    if let Some(options) = spec.options() {
+        config.options(options);
+    }
+    let has_password = match password_for(spec, endpoint, database, &user) {
+        Some(password) => {
+            config.password(password.as_bytes());
+            true
+        }
+        None => false,
+    };
+    let sort = |error: tokio_postgres::Error| {
+        // tokio-postgres finds the missing password only when the server asks for it.
+        let missing = "invalid configuration: password missing";
+        if !has_password && full_text(&error) == missing {
+            return ConnectError::NoPassword {
+                endpoint: endpoint.to_string(),
+                user: user.clone(),
+            };
+        }
+        ConnectError::from_sql(endpoint.to_string(), &user, database, error)
+    };
+    let (client, connection) = config
+        .connect_raw(transport, Established)
+        .await
+        .map_err(sort)?;
+    check_kind(endpoint, wanted, |name| connection.parameter(name))?;
+    tokio::spawn(drive(connection, notifications));
+    client.batch_execute(SESSION_SETTINGS).await.map_err(sort)?;
+    Ok(client)
+}
+
+fn full_text(error: &tokio_postgres::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+/// Moves bytes for a session until it ends.
+async fn drive(
+    mut connection: Connection<Transport, Transport>,
+    notifications: Option<mpsc::Sender<Notification>>,
+) {
+    while let Some(message) = poll_fn(|cx| connection.poll_message(cx)).await {
+        match message {
+            Ok(AsyncMessage::Notification(notification)) => {
+                if let Some(queue) = &notifications {
+                    // A full queue holds the same call already.
+                    let _ = queue.try_send(notification);
+                }
+            }
+            Ok(AsyncMessage::Notice(notice)) => {
+                tracing::debug!(code = notice.code().code(), "{}", notice.message());
+            }
+            Ok(_) => {}
+            Err(error) => {
+                // Whoever waits for an answer of this session gets an error and handles it.
+                tracing::debug!(%error, "session ended");
+                return;
+            }
+        }
+    }
+}
+
+/// Hands tokio-postgres a transport that needs nothing more.
+#[derive(Clone, Copy, Debug)]
+struct Established;
+
+impl TlsConnect<Transport> for Established {
+    type Stream = Transport;
+    type Error = std::convert::Infallible;
+    type Future = std::future::Ready<Result<Transport, Self::Error>>;
+
+    fn connect(self, stream: Transport) -> Self::Future {
+        std::future::ready(Ok(stream))
+    }
+}

@@ -1,0 +1,113 @@
+//! The names of objects. Specified in `docs/format/repository.md`.
+//!
+//! ```text
+//! everpoint.json                                     what this is: format version, identifier
+//! keys/slots/<id>.json                               the root key, sealed by one secret
+//! keys/data/<id>.json                                a data key, sealed by the root key
+//! instances/<name>/instance/<revision>-<id>          what is known of the instance
+//! instances/<name>/backups/<backup>/manifest-<id>    written last
+//! instances/<name>/packs/<backup>/<id>               frames of data files
+//! instances/<name>/log/<timeline>/<start>-<end>-<id> a stretch of write-ahead log
+//! instances/<name>/timelines/<timeline>-<id>         a timeline's history
+//! instances/<name>/gaps/<timeline>-<from>-<to>-<id>  write-ahead log that was lost
+//! ```
+//!
+//! LSNs are 16 and timelines 8 hexadecimal digits, so that names sort as their values do.
+
+use everpoint_pgformat::{Lsn, TimelineId};
+
+use crate::ids::{BackupId, InstanceName, ObjectId};
+
+/// The marker that makes a folder a repository.
+pub const MARKER: &str = "everpoint.json";
+/// Key slots lie below this.
+pub const KEY_SLOTS: &str = "keys/slots";
+/// Data keys lie below this.
+pub const DATA_KEYS: &str = "keys/data";
+/// Instances lie below this.
+pub const INSTANCES: &str = "instances";
+
+/// The folder of an instance.
+pub fn instance(name: &InstanceName) -> String {
+    format!("{INSTANCES}/{name}")
+}
+
+/// The folder of an instance's descriptions.
+pub fn descriptions(name: &InstanceName) -> String {
+    format!("{INSTANCES}/{name}/instance")
+}
+
+/// A description of an instance. The one with the highest revision holds.
+pub fn description(name: &InstanceName, revision: u32, id: ObjectId) -> String {
+    format!("{}/{revision:08x}-{id}", descriptions(name))
+}
+
+/// The folder of an instance's manifests.
+pub fn backups(name: &InstanceName) -> String {
+    format!("{INSTANCES}/{name}/backups")
+}
+
+/// A backup's manifest.
+pub fn manifest(name: &InstanceName, backup: &BackupId, id: ObjectId) -> String {
+    format!("{}/{backup}/manifest-{id}", backups(name))
+}
+
+/// The folder of an instance's packs.
+pub fn packs(name: &InstanceName) -> String {
+    format!("{INSTANCES}/{name}/packs")
+}
+
+/// A pack, written by `backup`.
+pub fn pack(name: &InstanceName, backup: &BackupId, id: ObjectId) -> String {
+    format!("{}/{backup}/{id}", packs(name))
+}
+
+/// The folder of an instance's log backups.
+pub fn logs(name: &InstanceName) -> String {
+    format!("{INSTANCES}/{name}/log")
+}
+
+/// A log backup of `start` (inclusive) to `end` (exclusive).
+pub fn log(
+    name: &InstanceName,
+    timeline: TimelineId,
+    start: Lsn,
+    end: Lsn,
+    id: ObjectId,
+) -> String {
+    let (timeline, start, end) = (timeline.get(), start.get(), end.get());
+    format!("{}/{timeline:08x}/{start:016x}-{end:016x}-{id}", logs(name))
+}
+
+/// The folder of an instance's timeline histories.
+pub fn timelines(name: &InstanceName) -> String {
+    format!("{INSTANCES}/{name}/timelines")
+}
+
+/// A timeline's history.
+pub fn timeline(name: &InstanceName, timeline: TimelineId, id: ObjectId) -> String {
+    format!("{}/{:08x}-{id}", timelines(name), timeline.get())
+}
+
+/// The folder of an instance's gaps.
+pub fn gaps(name: &InstanceName) -> String {
+    format!("{INSTANCES}/{name}/gaps")
+}
+
+/// A gap of `from` (inclusive) to `to` (exclusive).
+pub fn gap(name: &InstanceName, timeline: TimelineId, from: Lsn, to: Lsn, id: ObjectId) -> String {
+    let (timeline, from, to) = (timeline.get(), from.get(), to.get());
+    format!("{}/{timeline:08x}-{from:016x}-{to:016x}-{id}", gaps(name))
+}
+
+/// Reads the last part of a name as hexadecimal fields and an identifier, as every name above ends.
+pub fn parse_last(path: &str) -> Option<(Vec<u64>, ObjectId)> {
+    let last = path.rsplit('/').next()?;
+    let mut fields: Vec<&str> = last.split('-').collect();
+    let id = ObjectId::parse(fields.pop()?)?;
+    let fields = fields
+        .iter()
+        .map(|field| u64::from_str_radix(field, 16).ok())
+        .collect::<Option<_>>();
+    Some((fields?, id))
+}

@@ -1,0 +1,426 @@
+//! The edge to where objects lie: a directory now, object stores by the same calls.
+//!
+//! Nothing is ever overwritten: a name that is taken is an error of its own kind. A write that
+//! returned has reached the disk (files and their directories are synced).
+
+use std::{ops::Range, path::PathBuf, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use jiff::Timestamp;
+use object_store::{
+    MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
+    local::LocalFileSystem, path::Path,
+};
+use url::Url;
+
+/// Bytes at the most that [`Store::get`] takes into memory: manifests' tails, keys and documents are
+/// far smaller.
+pub const MAX_WHOLE_OBJECT_BYTES: u64 = 256 << 20;
+
+/// Bytes of a part of an upload. S3 wants at least 5 MiB and at most 10,000 parts an object.
+pub const PART_BYTES: usize = 8 << 20;
+
+/// Where objects lie.
+#[derive(Clone, Debug)]
+pub struct Store {
+    inner: Arc<dyn ObjectStore>,
+    url: Url,
+    local_root: Option<PathBuf>,
+}
+
+/// What a listing says of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectInfo {
+    /// Its name, from the repository's root.
+    pub path: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// When it was last written, by the store's clock.
+    pub modified: Timestamp,
+}
+
+/// The store refused or failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Not a URL of a store that is understood.
+    #[error("`{url}` is no repository address. Give `file:///absolute/path` or an absolute path")]
+    BadUrl {
+        /// As given.
+        url: String,
+    },
+    /// The directory cannot be made or opened.
+    #[error("the repository's directory {} cannot be opened", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// There is no such object.
+    #[error("object `{path}` is missing from the repository")]
+    Missing {
+        /// Its name.
+        path: String,
+    },
+    /// An object of that name exists already.
+    #[error("object `{path}` exists already and is never overwritten")]
+    Exists {
+        /// Its name.
+        path: String,
+    },
+    /// An object is larger than anything that was written under such a name.
+    #[error(
+        "object `{path}` has {size} bytes, more than the {MAX_WHOLE_OBJECT_BYTES} that are read at once"
+    )]
+    TooLarge {
+        /// Its name.
+        path: String,
+        /// Its size.
+        size: u64,
+    },
+    /// Anything else; worth a retry when the cause is passing.
+    #[error("the repository could not {action} `{path}`")]
+    Failed {
+        /// What was tried.
+        action: &'static str,
+        /// On which object.
+        path: String,
+        /// Why.
+        source: object_store::Error,
+    },
+}
+
+impl Store {
+    /// Opens the store at `address`: a `file://` URL or an absolute path. With [`Missing::Create`] a
+    /// directory that is not there is made.
+    ///
+    /// # Errors
+    /// When the address is not understood or the directory cannot be opened.
+    pub fn open(address: &str, missing: Missing) -> Result<Self, StoreError> {
+        let bad = || StoreError::BadUrl {
+            url: address.to_owned(),
+        };
+        let path = if address.starts_with('/') {
+            PathBuf::from(address)
+        } else {
+            let url = Url::parse(address).map_err(|_| bad())?;
+            if url.scheme() != "file" {
+                return Err(bad());
+            }
+            url.to_file_path().map_err(|()| bad())?
+        };
+        let url = Url::from_file_path(&path).map_err(|()| bad())?;
+        let directory = |source| StoreError::Directory {
+            path: path.clone(),
+            source,
+        };
+        if let Missing::Create = missing {
+            std::fs::create_dir_all(&path).map_err(directory)?;
+        }
+        let root = path.canonicalize().map_err(directory)?;
+        let inner = LocalFileSystem::new_with_prefix(&root)
+            .map_err(|source| StoreError::Failed {
+                action: "open",
+                path: address.to_owned(),
+                source,
+            })?
+            .with_fsync(true);
+        Ok(Self {
+            inner: Arc::new(inner),
+            url,
+            local_root: Some(root),
+        })
+    }
+
+    /// The address, as a URL.
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// The directory, where the store is one.
+    pub fn local_root(&self) -> Option<&std::path::Path> {
+        self.local_root.as_deref()
+    }
+
+    /// Writes a new object.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`] when the name is taken.
+    pub async fn put_new(&self, path: &str, bytes: impl Into<Bytes>) -> Result<(), StoreError> {
+        let options = PutOptions {
+            mode: PutMode::Create,
+            ..PutOptions::default()
+        };
+        let payload = PutPayload::from_bytes(bytes.into());
+        self.inner
+            .put_opts(&Path::from(path), payload, options)
+            .await
+            .map(|_| ())
+            .map_err(|source| failed("write", path, source))
+    }
+
+    /// Reads a whole object of at most [`MAX_WHOLE_OBJECT_BYTES`].
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when it is not there.
+    pub async fn get(&self, path: &str) -> Result<Bytes, StoreError> {
+        let result = self
+            .inner
+            .get(&Path::from(path))
+            .await
+            .map_err(|source| failed("read", path, source))?;
+        let size = result.meta.size;
+        if size > MAX_WHOLE_OBJECT_BYTES {
+            return Err(StoreError::TooLarge {
+                path: path.to_owned(),
+                size,
+            });
+        }
+        result
+            .bytes()
+            .await
+            .map_err(|source| failed("read", path, source))
+    }
+
+    /// Reads some bytes of an object.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when it is not there, [`StoreError::Failed`] when it is too short.
+    pub async fn get_range(&self, path: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+        self.inner
+            .get_range(&Path::from(path), range)
+            .await
+            .map_err(|source| failed("read", path, source))
+    }
+
+    /// The size of an object; `None` when it is not there.
+    ///
+    /// # Errors
+    /// When the store cannot say.
+    pub async fn size(&self, path: &str) -> Result<Option<u64>, StoreError> {
+        match self.inner.head(&Path::from(path)).await {
+            Ok(meta) => Ok(Some(meta.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(source) => Err(failed("look up", path, source)),
+        }
+    }
+
+    /// The objects below a prefix (a folder's name without its last `/`; empty for all), sorted by name.
+    ///
+    /// # Errors
+    /// When the store cannot list.
+    pub async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
+        let folder = (!prefix.is_empty()).then(|| Path::from(prefix));
+        let mut objects: Vec<ObjectInfo> = self
+            .inner
+            .list(folder.as_ref())
+            .map_ok(|meta| ObjectInfo {
+                path: meta.location.to_string(),
+                size: meta.size,
+                modified: Timestamp::from_second(meta.last_modified.timestamp())
+                    .unwrap_or_default(),
+            })
+            .try_collect()
+            .await
+            .map_err(|source| failed("list", prefix, source))?;
+        objects.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(objects)
+    }
+
+    /// The names of the folders directly below a prefix, sorted.
+    ///
+    /// # Errors
+    /// When the store cannot list.
+    pub async fn folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let folder = (!prefix.is_empty()).then(|| Path::from(prefix));
+        let listing = self
+            .inner
+            .list_with_delimiter(folder.as_ref())
+            .await
+            .map_err(|source| failed("list", prefix, source))?;
+        let mut names: Vec<String> = listing
+            .common_prefixes
+            .iter()
+            .filter_map(|path| path.filename().map(str::to_owned))
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// Deletes an object. One that is not there counts as deleted.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub async fn delete(&self, path: &str) -> Result<(), StoreError> {
+        match self.inner.delete(&Path::from(path)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(source) => Err(failed("delete", path, source)),
+        }
+    }
+
+    /// Begins an object that is written in parts and appears when it is finished.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub async fn upload(&self, path: &str) -> Result<Upload, StoreError> {
+        let upload = self
+            .inner
+            .put_multipart(&Path::from(path))
+            .await
+            .map_err(|source| failed("begin", path, source))?;
+        Ok(Upload {
+            path: path.to_owned(),
+            upload,
+        })
+    }
+
+    /// Removes what interrupted writes below `prefix` left beside the objects, and returns how many
+    /// there were. Only a directory has such remains that can be seen; object stores end abandoned
+    /// uploads by a rule of the bucket. Call it only while no other writer is at work below `prefix`.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn sweep_staged(&self, prefix: &str) -> Result<u64, StoreError> {
+        let Some(root) = &self.local_root else {
+            return Ok(0);
+        };
+        let mut removed = 0;
+        let mut folders = vec![root.join(prefix)];
+        while let Some(folder) = folders.pop() {
+            let error = |source| StoreError::Directory {
+                path: folder.clone(),
+                source,
+            };
+            let entries = match std::fs::read_dir(&folder) {
+                Ok(entries) => entries,
+                Err(source) if source.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(source) => return Err(error(source)),
+            };
+            for entry in entries {
+                let entry = entry.map_err(error)?;
+                let kind = entry.file_type().map_err(error)?;
+                if kind.is_dir() {
+                    folders.push(entry.path());
+                } else if entry.file_name().to_string_lossy().contains('#') {
+                    std::fs::remove_file(entry.path()).map_err(error)?;
+                    removed += 1;
+                }
+            }
+        }
+        Ok(removed)
+    }
+}
+
+/// What [`Store::open`] does about a directory that is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// Makes it.
+    Create,
+    /// Fails.
+    Refuse,
+}
+
+/// An object being written in parts.
+#[derive(Debug)]
+pub struct Upload {
+    path: String,
+    upload: Box<dyn MultipartUpload>,
+}
+
+impl Upload {
+    /// Writes the next part. All but the last have [`PART_BYTES`].
+    ///
+    /// # Errors
+    /// When the store fails; the upload is then of no more use.
+    pub async fn part(&mut self, bytes: Bytes) -> Result<(), StoreError> {
+        let part = self.upload.put_part(PutPayload::from_bytes(bytes));
+        part.await
+            .map_err(|source| failed("write", &self.path, source))
+    }
+
+    /// Makes the object appear.
+    ///
+    /// # Errors
+    /// When the store fails; the object is then not there.
+    pub async fn finish(mut self) -> Result<(), StoreError> {
+        match self.upload.complete().await {
+            Ok(_) => Ok(()),
+            Err(source) => Err(failed("finish", &self.path, source)),
+        }
+    }
+
+    /// Gives up; nothing appears.
+    pub async fn abort(mut self) {
+        // What cannot be taken back now is swept later.
+        let _ = self.upload.abort().await;
+    }
+}
+
+fn failed(action: &'static str, path: &str, source: object_store::Error) -> StoreError {
+    let path = path.to_owned();
+    match source {
+        object_store::Error::NotFound { .. } => StoreError::Missing { path },
+        object_store::Error::AlreadyExists { .. } => StoreError::Exists { path },
+        source => StoreError::Failed {
+            action,
+            path,
+            source,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path().to_str().unwrap(), Missing::Refuse).unwrap();
+        (directory, store)
+    }
+
+    #[tokio::test]
+    async fn an_object_is_never_overwritten() {
+        let (_directory, store) = store();
+        store.put_new("a/b", "one").await.unwrap();
+        let second = store.put_new("a/b", "two").await;
+        assert!(matches!(second, Err(StoreError::Exists { .. })));
+        assert_eq!(store.get("a/b").await.unwrap(), "one");
+    }
+
+    #[tokio::test]
+    async fn an_upload_appears_only_when_finished_and_its_remains_are_swept() {
+        let (directory, store) = store();
+        let mut upload = store.upload("p/x").await.unwrap();
+        upload.part("half".into()).await.unwrap();
+        assert_eq!(store.list("p").await.unwrap(), vec![]);
+        std::mem::forget(upload);
+        assert_eq!(
+            std::fs::read_dir(directory.path().join("p"))
+                .unwrap()
+                .count(),
+            1
+        );
+        assert_eq!(store.sweep_staged("p").unwrap(), 1);
+        assert_eq!(
+            std::fs::read_dir(directory.path().join("p"))
+                .unwrap()
+                .count(),
+            0
+        );
+    }
+
+    #[test]
+    fn addresses_that_are_no_store_are_refused() {
+        for address in [
+            "",
+            "relative/path",
+            "s3://bucket",
+            "file://host/x",
+            "http://x",
+        ] {
+            assert!(Store::open(address, Missing::Refuse).is_err(), "{address}");
+        }
+    }
+}
