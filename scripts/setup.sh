@@ -57,8 +57,11 @@ has zstd || packages+=(zstd)
 has python3 || packages+=(python3)
 python3 -m pip --version >/dev/null 2>&1 || packages+=(python3-pip)
 has npm || packages+=(npm)
-# What the PostgreSQL servers below do not bring themselves.
+# Libraries that the PostgreSQL servers below do not bring themselves.
 has_library libxml2.so.2 || packages+=(libxml2)
+has_library libgssapi_krb5.so.2 || packages+=(libgssapi-krb5-2)
+has_library liblz4.so.1 || packages+=(liblz4-1)
+has_library libreadline.so.8 || packages+=(libreadline8)
 [ ${#packages[@]} -eq 0 ] || apt "${packages[@]}"
 
 # --- fetching ---
