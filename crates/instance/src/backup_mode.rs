@@ -126,7 +126,7 @@ impl BackupMode {
             .try_get(0)
             .map_err(|error| QueryError::answer(BEGIN, error))?;
         let lsn = Lsn::new(lsn.into());
-        let timeline = start_timeline(&client, lsn, role).await?;
+        let timeline = start_timeline(&client, role).await?;
         Ok(Self {
             client,
             start: BackupStart {
@@ -219,23 +219,16 @@ async fn role(client: &SqlClient, what: &'static str) -> Result<ServerRole, Quer
 }
 
 /// A primary's timeline does not change while it is one. A standby begins at its last restartpoint,
-/// which the control file still names unless another was made this very moment.
-async fn start_timeline(
-    client: &SqlClient,
-    lsn: Lsn,
-    role: ServerRole,
-) -> Result<TimelineId, QueryError> {
+/// which the control file names.
+async fn start_timeline(client: &SqlClient, role: ServerRole) -> Result<TimelineId, QueryError> {
     let statement = match role {
         ServerRole::Primary => {
-            "SELECT ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int, $1"
+            "SELECT ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int"
         }
-        ServerRole::Standby => {
-            "SELECT CASE WHEN redo_lsn = $1 THEN timeline_id ELSE prev_timeline_id END \
-                FROM pg_control_checkpoint()"
-        }
+        ServerRole::Standby => "SELECT timeline_id FROM pg_control_checkpoint()",
     };
     let row = client
-        .query_one(statement, &[&PgLsn::from(lsn.get())])
+        .query_one(statement, &[])
         .await
         .map_err(QueryError::when(BEGIN))?;
     let timeline: i32 = row

@@ -14,8 +14,9 @@ use crate::connect::QueryError;
 const WHAT: &str = "read the server's settings and catalogs";
 
 /// Settings that are read by name.
-const SETTINGS: [&str; 16] = [
+const SETTINGS: [&str; 17] = [
     "server_version_num",
+    "port",
     "data_directory",
     "wal_level",
     "wal_segment_size",
@@ -71,6 +72,8 @@ pub struct ServerFacts {
     pub system_identifier: SystemIdentifier,
     /// The data directory, as the server sees it.
     pub data_directory: String,
+    /// The port it listens on.
+    pub port: u16,
     /// How much goes into WAL.
     pub wal_level: WalLevel,
     /// The size of WAL segments.
@@ -256,6 +259,7 @@ impl ServerFacts {
             major: MajorVersion::from_version_num(version_num)?,
             system_identifier: SystemIdentifier::new(system_identifier.cast_unsigned()),
             data_directory: settings.text("data_directory")?.to_owned(),
+            port: settings.number("port")?,
             wal_level: settings.one_of(
                 "wal_level",
                 &[

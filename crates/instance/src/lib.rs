@@ -13,13 +13,20 @@
 )]
 
 pub mod backup_mode;
+pub mod check;
 pub mod connect;
+pub mod data_directory;
 pub mod facts;
+pub mod grant;
+pub mod lock;
 pub mod notifications;
 pub mod replication;
 pub mod wal_control;
 
 pub use backup_mode::{BackupMode, BackupModeError, BackupStart, BackupStop, CheckpointMode};
+pub use check::{CheckReport, WalMode, check};
 pub use connect::{ConnectError, ConnectionSpec, QueryError, SqlClient, connect_sql};
 pub use facts::{FactsError, ServerFacts};
+pub use grant::grant_script;
+pub use lock::{InstanceLock, LockError, LockKind};
 pub use replication::{ReplicationClient, ReplicationError, StreamEvent, WalStream};

@@ -51,8 +51,8 @@ pub struct Backup {
     pub system_identifier: SystemIdentifier,
     /// The server's version.
     pub version: MajorVersion,
-    /// The server's version as it prints it, such as `15.18 (Debian 15.18-0+deb12u1)`.
-    pub server_version: String,
+    /// The server's exact version, such as 150018.
+    pub server_version_num: u32,
     /// The timeline at its start.
     pub timeline: TimelineId,
     /// Replay begins here: the redo point of the backup's checkpoint.
@@ -69,10 +69,10 @@ pub struct Backup {
     pub blocks_per_segment: u32,
     /// Whether the cluster's pages carry checksums.
     pub checksums: bool,
+    /// The contents of `global/pg_control`, in hexadecimal.
+    pub control_file: String,
     /// The `backup_label` to restore.
     pub backup_label: String,
-    /// The `tablespace_map` to restore; empty when there are no tablespaces outside the data directory.
-    pub tablespace_map: String,
     /// Tablespaces and where they were.
     pub tablespaces: Vec<Tablespace>,
     /// Databases there were.

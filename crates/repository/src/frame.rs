@@ -11,8 +11,9 @@ use crate::{
     varint::{self, Cursor},
 };
 
-/// Contents of a frame at the most, in bytes.
-pub const MAX_FRAME_BYTES: usize = 1 << 20;
+/// Contents of a frame at the most, in bytes. Data files use far smaller ones; a manifest needs one for the
+/// list of a huge file's frames.
+pub const MAX_FRAME_BYTES: usize = 16 << 20;
 
 /// How a frame's contents are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -125,6 +126,12 @@ pub enum FrameError {
         ordinal: u32,
         /// The bytes expected.
         raw: u32,
+    },
+    /// More than a frame holds.
+    #[error("{bytes} bytes are more than a frame holds ({MAX_FRAME_BYTES})")]
+    TooLarge {
+        /// How many.
+        bytes: usize,
     },
     /// The compressor failed.
     #[error("zstd failed")]

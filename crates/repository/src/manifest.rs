@@ -199,7 +199,7 @@ pub struct ManifestWriter {
 impl ManifestWriter {
     /// Into an object of kind [`Manifest`](crate::object::ObjectKind::Manifest).
     pub fn new(object: ObjectBuilder, encoder: FrameEncoder) -> Self {
-        let section = Vec::with_capacity(MAX_FRAME_BYTES);
+        let section = Vec::with_capacity(2 * SECTION_BYTES);
         Self {
             object,
             encoder,
@@ -222,12 +222,15 @@ impl ManifestWriter {
             self.sections.push(entry.path.clone());
         }
         entry.encode(&self.previous, &mut self.section);
-        if self.section.len() > MAX_FRAME_BYTES {
-            // The entry begins the next section instead, where its path stands whole.
+        if before > 0 && self.section.len() > 2 * SECTION_BYTES {
+            // A large entry stands alone, so that a section is one entry or small.
             self.section.truncate(before);
             self.flush()?;
             self.sections.push(entry.path.clone());
             entry.encode("", &mut self.section);
+        }
+        if self.section.len() > MAX_FRAME_BYTES {
+            return Err(FrameError::TooLarge { bytes: self.section.len() });
         }
         self.previous.clone_from(&entry.path);
         Ok(())

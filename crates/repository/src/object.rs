@@ -14,7 +14,7 @@
 use bytes::Bytes;
 
 use crate::{
-    frame::{Codec, FrameDecoder, FrameEncoder, FrameError, FramePlace, FrameRef, MAX_FRAME_BYTES},
+    frame::{Codec, FrameDecoder, FrameEncoder, FrameError, FramePlace, FrameRef},
     ids::ObjectId,
     keys::{KeyError, KeyRing, ObjectKey, TAG_BYTES},
     store::{PART_BYTES, Store, StoreError, Upload},
@@ -193,7 +193,7 @@ impl ObjectBuilder {
         self.frames.len()
     }
 
-    /// Adds a frame with these contents (1 to [`MAX_FRAME_BYTES`] bytes).
+    /// Adds a frame with these contents (1 to [`MAX_FRAME_BYTES`](crate::frame::MAX_FRAME_BYTES) bytes).
     ///
     /// # Errors
     /// When zstd or the cipher fails.
@@ -218,7 +218,7 @@ impl ObjectBuilder {
         if self.buffer.len() < PART_BYTES {
             return None;
         }
-        let mut rest = Vec::with_capacity(PART_BYTES + 2 * MAX_FRAME_BYTES);
+        let mut rest = Vec::with_capacity(PART_BYTES + (1 << 20));
         rest.extend_from_slice(self.buffer.get(PART_BYTES..).unwrap_or_default());
         let mut part = std::mem::replace(&mut self.buffer, rest);
         part.truncate(PART_BYTES);
@@ -559,7 +559,7 @@ mod tests {
     #[tokio::test]
     async fn frames_of_every_codec_come_back_from_an_object_of_several_parts() {
         let fixture = fixture();
-        let random = noise(1, MAX_FRAME_BYTES);
+        let random = noise(1, 1 << 20);
         let text = b"every page tells a story ".repeat(1000);
         let mut contents: Vec<&[u8]> = vec![&text, &[0; 8192], b"x"];
         contents.extend(std::iter::repeat_n(random.as_slice(), 20));

@@ -250,6 +250,11 @@ impl ConnectError {
     ) -> Self {
         match error.as_db_error() {
             Some(message) => Self::from_server(endpoint, user, database, message.into()),
+            // tokio-postgres tells its errors apart by their texts only.
+            None if error.to_string() == "authentication error" => Self::Handshake {
+                endpoint,
+                source: io::Error::other(error),
+            },
             None => Self::Broken {
                 endpoint,
                 source: Box::new(error),

@@ -129,7 +129,7 @@ fn hint(error: &io::Error) -> &'static str {
         .and_then(|cause| cause.downcast_ref::<RustlsError>());
     match cause {
         Some(RustlsError::InvalidCertificate(problem)) => match problem {
-            CertificateError::UnknownIssuer => {
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
                 ". The server's certificate is not signed by a root of sslrootcert; name the file of the one that signed it"
             }
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {

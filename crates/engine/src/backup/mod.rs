@@ -1,0 +1,575 @@
+//! Taking a backup: full or differential, of a running server.
+
+pub mod pack_writer;
+pub mod pipeline;
+pub mod source;
+pub mod work;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use everpoint_instance::{
+    BackupMode, BackupModeError, CheckpointMode, ConnectError, ConnectionSpec, FactsError,
+    QueryError, ServerFacts, connect_sql,
+    data_directory::{Listing, ReadControlError, ScanError, control_file, scan},
+    lock::{InstanceLock, LockError, LockKind},
+    notifications::notify,
+    replication::SlotName,
+};
+use everpoint_pgformat::{
+    Lsn, SystemIdentifier, TimelineId,
+    control::{Checksums, ControlFile},
+};
+use everpoint_repository::{
+    BackupId, InstanceName, Repository, RepositoryError,
+    backup::{Backup, BackupKind, Database, Directory, Tablespace},
+    layout,
+    manifest::{ManifestReader, ManifestWriter},
+    object::{ObjectBuilder, ObjectKind, ObjectSink},
+};
+use jiff::Timestamp;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
+
+use self::{
+    pack_writer::{PackTable, PackTarget},
+    pipeline::{Copied, CopyError, ManifestTarget, copy_files},
+    work::WorkContext,
+};
+use crate::{
+    instance_record::{InstanceRecord, WalSupply},
+    log::receive::{self, ReceiveError, ReceivePlan, Until},
+    progress::Progress,
+};
+
+/// How long a backup waits for the log it needs to be stored, unless asked otherwise.
+pub const DEFAULT_LOG_WAIT: Duration = Duration::from_secs(600);
+/// How often it looks.
+const LOG_POLL: Duration = Duration::from_millis(200);
+/// How often a running receiver is asked for a log backup.
+const CUT_REQUEST_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What to back up and how.
+#[derive(Clone, Debug)]
+pub struct BackupPlan {
+    /// The instance.
+    pub instance: InstanceName,
+    /// What is known of it.
+    pub record: InstanceRecord,
+    /// How its server is reached.
+    pub connection: ConnectionSpec,
+    /// Full or differential.
+    pub kind: RequestedKind,
+    /// Worker threads.
+    pub jobs: usize,
+    /// How the checkpoint at the start is made.
+    pub checkpoint: CheckpointMode,
+    /// How long to wait for the log that the backup needs.
+    pub log_wait: Duration,
+}
+
+/// What kind of backup is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestedKind {
+    /// Full; what did not change since the last is referred to.
+    Full,
+    /// Full, sharing nothing with earlier backups.
+    IndependentFull,
+    /// Differential, on the last full; full when there is none.
+    Differential,
+}
+
+/// What happened while backing up.
+#[derive(Debug)]
+pub enum BackupEvent {
+    /// Remains of backups that were interrupted were removed.
+    Swept {
+        /// How many objects.
+        objects: u64,
+    },
+    /// A differential was asked for and becomes a full backup.
+    BecameFull {
+        /// Why.
+        reason: &'static str,
+    },
+    /// Backup mode began.
+    Started {
+        /// The backup.
+        id: BackupId,
+        /// Its start.
+        lsn: Lsn,
+    },
+    /// Something in the data directory was left out.
+    LeftOut(String),
+    /// All files are stored; the log they need is waited for.
+    WaitingForLog {
+        /// Up to here.
+        until: Lsn,
+    },
+}
+
+/// A backup failed. What it stored is no backup and is removed.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// The server cannot be reached.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The server does not answer as it should.
+    #[error(transparent)]
+    Facts(#[from] FactsError),
+    /// A query failed.
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    /// Backup mode.
+    #[error(transparent)]
+    Mode(#[from] BackupModeError),
+    /// Another process is at work.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The data directory cannot be listed.
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+    /// The control file cannot be read.
+    #[error(transparent)]
+    Control(#[from] ReadControlError),
+    /// The control file's bytes cannot be read.
+    #[error("cannot read {}", path.display())]
+    ControlBytes {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Copying the files.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    /// The repository.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// Another server answers, or another directory lies there.
+    #[error(
+        "{what} is of another cluster (system identifier {found}) than `{instance}` ({expected}). Nothing was stored"
+    )]
+    OtherCluster {
+        /// What was looked at.
+        what: &'static str,
+        /// The instance.
+        instance: InstanceName,
+        /// As recorded.
+        expected: SystemIdentifier,
+        /// As found.
+        found: SystemIdentifier,
+    },
+    /// The log did not come.
+    #[error(
+        "the log from {from} to {until}, which this backup needs, was not stored within {waited_s} s. {hint}"
+    )]
+    LogMissing {
+        /// Where it ends now.
+        from: Lsn,
+        /// Up to where it is needed.
+        until: Lsn,
+        /// How long it was waited for.
+        waited_s: u64,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// The log cannot be received.
+    #[error(transparent)]
+    Receive(#[from] ReceiveError),
+    /// The slot's name.
+    #[error("the instance's slot `{slot}` has an impossible name")]
+    SlotName {
+        /// As recorded.
+        slot: String,
+    },
+    /// A background task ended by itself.
+    #[error("a task of the backup ended unexpectedly")]
+    TaskLost,
+}
+
+/// Hears what happens.
+pub type Listener<'a> = &'a (dyn Fn(BackupEvent) + Sync);
+
+/// Takes a backup.
+///
+/// # Errors
+/// See [`BackupError`].
+pub async fn run(
+    repository: &Repository,
+    plan: &BackupPlan,
+    progress: &Progress,
+    listener: Listener<'_>,
+) -> Result<Backup, BackupError> {
+    let session = connect_sql(&plan.connection, plan.connection.database()).await?;
+    let facts = ServerFacts::read(&session).await?;
+    check_cluster(plan, "the server at this address", facts.system_identifier)?;
+    let root = plan.record.data_directory.clone();
+    let control = blocking(move || control_file(&root)).await??;
+    check_cluster(plan, "the data directory", control.system_identifier)?;
+
+    let lock = InstanceLock::try_acquire(session, LockKind::Writer, plan.instance.as_str()).await?;
+    let backups = repository.backups(&plan.instance).await?;
+    let swept = sweep(repository, &plan.instance, &backups).await?;
+    if swept > 0 {
+        listener(BackupEvent::Swept { objects: swept });
+    }
+    let base = choose_base(plan, &backups, &facts, repository, listener).await?;
+    let kind = match (&base, plan.kind) {
+        (Some(base), RequestedKind::Differential) => {
+            BackupKind::Differential { base: base.id.clone() }
+        }
+        _ => BackupKind::Full,
+    };
+    let started_at = Timestamp::now();
+    let id = BackupId::new(started_at, kind.name(), random());
+    let outcome = Taking { repository, plan, progress, listener, facts, control, id: id.clone() }
+        .take(kind, base, started_at)
+        .await;
+    if outcome.is_err() {
+        // What cannot be removed now is swept before the next backup.
+        let _ = remove_packs(repository, &plan.instance, &id).await;
+    }
+    drop(lock);
+    outcome
+}
+
+fn check_cluster(
+    plan: &BackupPlan,
+    what: &'static str,
+    found: SystemIdentifier,
+) -> Result<(), BackupError> {
+    let expected = plan.record.system_identifier;
+    if found == expected {
+        return Ok(());
+    }
+    Err(BackupError::OtherCluster { what, instance: plan.instance.clone(), expected, found })
+}
+
+/// Removes what interrupted backups left. The writer's lock is held, so none is under way.
+///
+/// # Errors
+/// When the store fails.
+pub async fn sweep(
+    repository: &Repository,
+    instance: &InstanceName,
+    living: &[Backup],
+) -> Result<u64, RepositoryError> {
+    let mut swept = 0;
+    for pack in repository.unreferenced_packs(instance, living).await? {
+        repository.store().delete(&pack.path).await?;
+        swept += 1;
+    }
+    for folder in [layout::packs(instance), layout::backups(instance)] {
+        swept += repository.store().sweep_staged(&folder)?;
+    }
+    Ok(swept)
+}
+
+async fn remove_packs(
+    repository: &Repository,
+    instance: &InstanceName,
+    id: &BackupId,
+) -> Result<(), RepositoryError> {
+    let folder = format!("{}/{id}", layout::packs(instance));
+    for pack in repository.store().list(&folder).await? {
+        repository.store().delete(&pack.path).await?;
+    }
+    repository.store().sweep_staged(&folder)?;
+    Ok(())
+}
+
+/// The backup to build upon: for a differential the last full one in the server's history.
+async fn choose_base(
+    plan: &BackupPlan,
+    backups: &[Backup],
+    facts: &ServerFacts,
+    repository: &Repository,
+    listener: Listener<'_>,
+) -> Result<Option<Backup>, BackupError> {
+    if plan.kind == RequestedKind::IndependentFull {
+        return Ok(None);
+    }
+    let history = repository.log_index(&plan.instance).await?.history(facts.timeline);
+    let parts = history.parts();
+    let in_history = |backup: &&Backup| {
+        parts.iter().any(|part| part.timeline == backup.timeline && backup.stop_lsn <= part.to)
+    };
+    let last = backups
+        .iter()
+        .filter(|backup| backup.kind == BackupKind::Full && backup.version == facts.major)
+        .rfind(in_history)
+        .cloned();
+    if last.is_none() && plan.kind == RequestedKind::Differential {
+        let reason = match backups.iter().any(|backup| backup.kind == BackupKind::Full) {
+            true => "no full backup lies in the server's present history",
+            false => "there is no full backup yet",
+        };
+        listener(BackupEvent::BecameFull { reason });
+    }
+    Ok(last)
+}
+
+struct Taking<'a> {
+    repository: &'a Repository,
+    plan: &'a BackupPlan,
+    progress: &'a Progress,
+    listener: Listener<'a>,
+    facts: ServerFacts,
+    control: ControlFile,
+    id: BackupId,
+}
+
+impl Taking<'_> {
+    async fn take(
+        self,
+        kind: BackupKind,
+        base: Option<Backup>,
+        started_at: Timestamp,
+    ) -> Result<Backup, BackupError> {
+        self.progress.phase("checkpoint", 0);
+        let session = connect_sql(&self.plan.connection, self.plan.connection.database()).await?;
+        let label = format!("everpoint {}", self.id);
+        let mode = BackupMode::start(session, &label, self.plan.checkpoint).await?;
+        let start = mode.start_point();
+        (self.listener)(BackupEvent::Started { id: self.id.clone(), lsn: start.lsn });
+
+        self.progress.phase("listing files", 0);
+        let (root, version) = (self.plan.record.data_directory.clone(), self.facts.major);
+        let listing = Arc::new(blocking(move || scan(&root, version)).await??);
+        for oddity in listing.oddities() {
+            (self.listener)(BackupEvent::LeftOut(oddity.to_string()));
+        }
+        self.progress.phase("copying files", listing.total_size().get());
+        let base_start = match &kind {
+            BackupKind::Full => None,
+            BackupKind::Differential { .. } => base.as_ref().map(|base| base.start_lsn),
+        };
+        let (copied, table, manifest) =
+            self.copy(listing.clone(), base, base_start, start.lsn).await?;
+
+        self.progress.phase("ending backup mode", 0);
+        let control_bytes = self.control_bytes().await?;
+        let stop = mode.stop().await?;
+        let session = connect_sql(&self.plan.connection, self.plan.connection.database()).await?;
+        let stopped_at = ServerFacts::read(&session).await?.server_time;
+        (self.listener)(BackupEvent::WaitingForLog { until: stop.stop_lsn });
+        self.progress.phase("waiting for log", 0);
+        wait_for_log(self.repository, self.plan, &session, stop.label.timeline, stop.label.start, stop.stop_lsn)
+            .await?;
+
+        self.progress.phase("writing the manifest", 0);
+        let (object, sections) = manifest.writer.finish().map_err(RepositoryError::from)?;
+        let backup = Backup {
+            id: self.id.clone(),
+            kind,
+            system_identifier: self.facts.system_identifier,
+            version: self.facts.major,
+            server_version_num: self.facts.version_num,
+            timeline: stop.label.timeline,
+            start_lsn: stop.label.start,
+            stop_lsn: stop.stop_lsn,
+            started_at,
+            stopped_at,
+            segment_size: self.control.segment_size,
+            blocks_per_segment: self.control.blocks_per_segment,
+            checksums: self.control.checksums == Checksums::On,
+            control_file: control_bytes,
+            backup_label: stop.label_text,
+            tablespaces: tablespaces(&listing),
+            databases: self.databases(),
+            directories: directories(&listing),
+            packs: table.take(),
+            sections,
+            totals: copied.totals,
+            damaged_pages: copied.damaged,
+            written_by: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let text = serde_json::to_vec(&backup).unwrap_or_default();
+        let finished = object.finish(&text).map_err(RepositoryError::from)?;
+        manifest.sink.finish(finished.rest).await.map_err(RepositoryError::from)?;
+        Ok(backup)
+    }
+
+    async fn copy(
+        &self,
+        listing: Arc<Listing>,
+        base: Option<Backup>,
+        base_start: Option<Lsn>,
+        backup_start: Lsn,
+    ) -> Result<(Copied, PackTable, ManifestTarget), BackupError> {
+        let prior: Option<ManifestReader> = match &base {
+            None => None,
+            Some(base) => {
+                Some(self.repository.manifest(&self.plan.instance, &base.id).await?.1)
+            }
+        };
+        let table = PackTable::new(base.map(|base| base.packs).unwrap_or_default());
+        let object = ObjectBuilder::new(ObjectKind::Manifest, self.repository.keys())
+            .map_err(RepositoryError::from)?;
+        let path = layout::manifest(&self.plan.instance, &self.id, object.identity().id);
+        let encoder = self.repository.encoder().map_err(RepositoryError::from)?;
+        let mut manifest = ManifestTarget {
+            writer: ManifestWriter::new(object, encoder),
+            sink: ObjectSink::new(self.repository.store(), path),
+        };
+        let context = WorkContext {
+            root: self.plan.record.data_directory.clone(),
+            version: self.facts.major,
+            blocks_per_segment: self.control.blocks_per_segment,
+            checksums: self.control.checksums == Checksums::On,
+            backup_start,
+            base_start,
+        };
+        let target = PackTarget {
+            repository: self.repository.clone(),
+            instance: self.plan.instance.clone(),
+            backup: self.id.clone(),
+            table: table.clone(),
+            runtime: tokio::runtime::Handle::current(),
+        };
+        let jobs = self.plan.jobs.max(1);
+        let copied =
+            copy_files(context, listing, prior, target, jobs, &mut manifest, self.progress).await;
+        match copied {
+            Ok(copied) => Ok((copied, table, manifest)),
+            Err(error) => {
+                manifest.sink.abort().await;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// The control file is read last, as PostgreSQL's own backup does, and whole.
+    async fn control_bytes(&self) -> Result<String, BackupError> {
+        let root = self.plan.record.data_directory.clone();
+        let path = root.join("global/pg_control");
+        for _ in 0..CONTROL_FILE_READS {
+            let read = path.clone();
+            let bytes = blocking(move || std::fs::read(&read))
+                .await?
+                .map_err(|source| BackupError::ControlBytes { path: path.clone(), source })?;
+            if ControlFile::parse(&bytes).is_ok() {
+                return Ok(crate::hex::encode(&bytes));
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        blocking(move || control_file(&root)).await??;
+        Err(BackupError::TaskLost)
+    }
+
+    fn databases(&self) -> Vec<Database> {
+        let database = |database: &everpoint_instance::facts::Database| Database {
+            oid: database.oid,
+            name: database.name.clone(),
+        };
+        self.facts.databases.iter().map(database).collect()
+    }
+}
+
+/// A control file caught while it is written is read again this often.
+const CONTROL_FILE_READS: u32 = 100;
+
+fn tablespaces(listing: &Listing) -> Vec<Tablespace> {
+    let tablespace = |entry: &everpoint_instance::data_directory::TablespaceEntry| Tablespace {
+        oid: entry.oid,
+        location: entry
+            .location
+            .as_ref()
+            .map(|location| location.to_string_lossy().into_owned())
+            .unwrap_or_default(),
+    };
+    listing.tablespaces().iter().map(tablespace).collect()
+}
+
+fn directories(listing: &Listing) -> Vec<Directory> {
+    listing
+        .directories()
+        .map(|entry| Directory { path: entry.path.to_owned(), mode: entry.mode })
+        .collect()
+}
+
+/// Waits until log from `start` to `until` is stored. Where nobody receives it, it is received here.
+async fn wait_for_log(
+    repository: &Repository,
+    plan: &BackupPlan,
+    session: &everpoint_instance::SqlClient,
+    timeline: TimelineId,
+    start: Lsn,
+    until: Lsn,
+) -> Result<(), BackupError> {
+    let begun = Instant::now();
+    let mut asked: Option<Instant> = None;
+    loop {
+        let index = repository.log_index(&plan.instance).await?;
+        let from = index.complete_until(timeline, start);
+        if from >= until {
+            return Ok(());
+        }
+        if begun.elapsed() >= plan.log_wait {
+            let hint = match plan.record.wal {
+                WalSupply::Push => "Look at the server's log for errors of archive_command",
+                WalSupply::Stream { .. } => "Look at the output of `everpoint wal receive`",
+            };
+            let waited_s = begun.elapsed().as_secs();
+            return Err(BackupError::LogMissing { from, until, waited_s, hint });
+        }
+        if let WalSupply::Stream { slot } = &plan.record.wal
+            && asked.is_none_or(|asked| asked.elapsed() >= CUT_REQUEST_INTERVAL)
+        {
+            asked = Some(Instant::now());
+            let own = connect_sql(&plan.connection, plan.connection.database()).await?;
+            match InstanceLock::try_acquire(own, LockKind::Receiver, plan.instance.as_str()).await {
+                Ok(lock) => {
+                    receive_until(repository, plan, slot, until).await?;
+                    drop(lock);
+                    continue;
+                }
+                Err(LockError::Held { .. } | LockError::Contended { .. }) => {
+                    // Somebody receives; a standby cannot carry the request, there the interval decides.
+                    let _ = notify(session, receive::CUT_REQUEST).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        sleep(LOG_POLL).await;
+    }
+}
+
+async fn receive_until(
+    repository: &Repository,
+    plan: &BackupPlan,
+    slot: &str,
+    until: Lsn,
+) -> Result<(), BackupError> {
+    let slot: SlotName =
+        slot.parse().map_err(|_| BackupError::SlotName { slot: slot.to_owned() })?;
+    let receive_plan = ReceivePlan {
+        instance: plan.instance.clone(),
+        record: plan.record.clone(),
+        connection: plan.connection.clone(),
+        slot,
+        interval: receive::DEFAULT_INTERVAL,
+        cut_bytes: receive::DEFAULT_CUT_BYTES,
+        until: Until::Stored(until),
+    };
+    // The sender is kept until the end: nobody tells this receiver to stop but its plan.
+    let (keep, stop) = watch::channel(false);
+    let received =
+        receive::receive(repository, &receive_plan, stop, Arc::new(|_| ())).await;
+    drop(keep);
+    Ok(received?)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, BackupError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| BackupError::TaskLost)
+}
+
+fn random() -> u32 {
+    let id = everpoint_repository::ObjectId::random();
+    let [a, b, c, d, ..] = *id.as_bytes();
+    u32::from_le_bytes([a, b, c, d])
+}

@@ -1,0 +1,305 @@
+//! The work of a backup: files cut into units, and what a worker makes of one.
+
+use std::{path::PathBuf, sync::Arc};
+
+use everpoint_pgformat::{
+    BlockNumber, Lsn, MajorVersion, Oid,
+    ids::BLOCK_SIZE,
+    page,
+    relation::{DataPath, Fork},
+};
+use everpoint_repository::{
+    RepositoryError,
+    manifest::{BlockRun, Content, FileEntry, StoredFrame},
+};
+
+use super::{
+    pack_writer::PackWriter,
+    source::{FileReader, SourceError, verify_pages},
+};
+use crate::progress::Progress;
+
+/// Bytes of a unit at the most: what a worker reads at once.
+pub const UNIT_BYTES: usize = 4 << 20;
+/// Contents of a frame of a data file.
+pub const FRAME_BYTES: usize = 256 << 10;
+/// Contents of a frame of a file larger than [`HUGE_FILE_BYTES`], whose list would grow too long.
+pub const HUGE_FRAME_BYTES: usize = 1 << 20;
+/// Files larger than this, which no relation's are, have larger frames.
+pub const HUGE_FILE_BYTES: u64 = 1 << 30;
+
+/// A file to back up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceFile {
+    /// Relative to the data directory.
+    pub path: String,
+    /// Its size when it was found.
+    pub size: u64,
+    /// Its permission bits.
+    pub mode: u32,
+}
+
+/// What all units of a backup have in common.
+#[derive(Clone, Debug)]
+pub struct WorkContext {
+    /// The data directory.
+    pub root: PathBuf,
+    /// The server's version, for classifying paths.
+    pub version: MajorVersion,
+    /// Blocks in a full segment file of a relation.
+    pub blocks_per_segment: u32,
+    /// Whether pages carry checksums.
+    pub checksums: bool,
+    /// The start of this backup.
+    pub backup_start: Lsn,
+    /// For a differential, the start of its base: pages changed before it are in the base.
+    pub base_start: Option<Lsn>,
+}
+
+/// What of a file one unit holds.
+#[derive(Clone, Debug)]
+pub struct Unit {
+    /// Its place in the order of all units.
+    pub sequence: u64,
+    /// The file.
+    pub file: Arc<SourceFile>,
+    /// The file in the backup that is built upon.
+    pub prior: Option<Arc<FileEntry>>,
+    /// Its first byte in the file.
+    pub offset: u64,
+    /// Its bytes.
+    pub len: usize,
+    /// Whether it is the file's last.
+    pub last: bool,
+}
+
+/// What a worker made of a unit.
+#[derive(Debug)]
+pub struct UnitResult {
+    /// Its place in the order of all units.
+    pub sequence: u64,
+    /// The file.
+    pub file: Arc<SourceFile>,
+    /// Whether it is the file's last.
+    pub last: bool,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+/// What came of a unit.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The file is gone.
+    Vanished,
+    /// It was read.
+    Read(ReadUnit),
+}
+
+/// What was read of a unit.
+#[derive(Debug)]
+pub struct ReadUnit {
+    /// Bytes there were.
+    pub bytes: u64,
+    /// Whether the file ended before the unit did.
+    pub short: bool,
+    /// What is stored of it.
+    pub content: Content,
+    /// Bytes that earlier backups' packs hold.
+    pub reused_bytes: u64,
+    /// Damaged blocks, counted from the file's start.
+    pub damaged: Vec<u32>,
+}
+
+/// A unit could not be backed up.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkError {
+    /// The cluster cannot be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The repository cannot be written.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+}
+
+/// Bytes of a frame of a file of this size.
+pub fn frame_bytes(file_size: u64) -> usize {
+    if file_size > HUGE_FILE_BYTES { HUGE_FRAME_BYTES } else { FRAME_BYTES }
+}
+
+/// One worker's means.
+pub struct Worker {
+    context: WorkContext,
+    reader: FileReader,
+    packs: PackWriter,
+    buffer: Vec<u8>,
+    changed: Vec<u8>,
+    progress: Progress,
+}
+
+/// How the pages of a file are chosen.
+#[derive(Clone, Copy)]
+enum Choice {
+    /// All of it, but for frames that the prior backup holds already.
+    Whole,
+    /// Pages changed since this position, or behind the file's end in the base.
+    Since { base_start: Lsn, base_blocks: u64 },
+}
+
+impl Worker {
+    /// Sets one up.
+    pub fn new(context: WorkContext, packs: PackWriter, progress: Progress) -> Self {
+        Self {
+            context,
+            reader: FileReader::default(),
+            packs,
+            buffer: vec![0; UNIT_BYTES],
+            changed: Vec::with_capacity(FRAME_BYTES),
+            progress,
+        }
+    }
+
+    /// Backs one unit up.
+    ///
+    /// # Errors
+    /// When the cluster cannot be read or the repository cannot be written.
+    pub fn run(&mut self, unit: &Unit) -> Result<UnitResult, WorkError> {
+        let outcome = match self.read(unit)? {
+            Some(read) => Outcome::Read(read),
+            None => Outcome::Vanished,
+        };
+        self.progress.add_bytes(unit.len as u64);
+        let (sequence, file, last) = (unit.sequence, unit.file.clone(), unit.last);
+        Ok(UnitResult { sequence, file, last, outcome })
+    }
+
+    fn read(&mut self, unit: &Unit) -> Result<Option<ReadUnit>, WorkError> {
+        let kind = DataPath::classify(&unit.file.path, self.context.version);
+        let relation = match kind {
+            DataPath::Relation(file) => Some(file),
+            _ => None,
+        };
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.resize(unit.len, 0);
+        let Some(read) = self.reader.read(&self.context.root.join(&unit.file.path), unit.offset, &mut buffer)? else {
+            self.buffer = buffer;
+            return Ok(None);
+        };
+        let short = read < unit.len;
+        // A relation's last page may be there only in part while it is being added; replay adds it.
+        let kept = if relation.is_some() { read - read % BLOCK_SIZE } else { read };
+        buffer.truncate(kept);
+        let damaged = match relation.filter(|_| self.context.checksums) {
+            Some(file) => {
+                let first = file
+                    .first_block(self.context.blocks_per_segment)
+                    .map_or(0, BlockNumber::get)
+                    .wrapping_add(u32::try_from(unit.offset / BLOCK_SIZE as u64).unwrap_or(0));
+                let start = self.context.backup_start;
+                verify_pages(&self.reader, unit.offset, first.into(), start, &mut buffer)
+            }
+            None => Vec::new(),
+        };
+        let choice = match (relation, &unit.prior, self.context.base_start) {
+            (Some(file), Some(prior), Some(base_start)) if file.fork == Fork::Main => {
+                Choice::Since { base_start, base_blocks: prior.size / BLOCK_SIZE as u64 }
+            }
+            _ => Choice::Whole,
+        };
+        let database = kind.database();
+        let (content, reused_bytes) = match choice {
+            Choice::Whole => self.store_whole(unit, database, &buffer)?,
+            Choice::Since { base_start, base_blocks } => {
+                let changed = |block: u64, page: &page::Page| {
+                    let lsn = page::page_lsn(page);
+                    block >= base_blocks || lsn >= base_start || !lsn.is_valid()
+                };
+                (self.store_changed(unit, database, &buffer, changed)?, 0)
+            }
+        };
+        self.buffer = buffer;
+        Ok(Some(ReadUnit { bytes: kept as u64, short, content, reused_bytes, damaged }))
+    }
+
+    fn store_whole(
+        &mut self,
+        unit: &Unit,
+        database: Option<Oid>,
+        buffer: &[u8],
+    ) -> Result<(Content, u64), WorkError> {
+        let size = frame_bytes(unit.file.size);
+        let prior = match unit.prior.as_deref().map(|prior| &prior.content) {
+            Some(Content::Whole(frames)) => frames.as_slice(),
+            _ => &[],
+        };
+        let first = usize::try_from(unit.offset).unwrap_or(usize::MAX) / size;
+        let mut frames = Vec::with_capacity(buffer.len().div_ceil(size));
+        let mut reused = 0;
+        for (index, contents) in buffer.chunks(size).enumerate() {
+            let hash = *blake3::hash(contents).as_bytes();
+            let known = prior
+                .get(first + index)
+                .filter(|known| known.hash == hash && known.frame.raw as usize == contents.len())
+                .and_then(|known| self.packs.reuse(known));
+            reused += known.map_or(0, |known| u64::from(known.frame.raw));
+            frames.push(match known {
+                Some(known) => known,
+                None => self.append(database, contents, hash)?,
+            });
+        }
+        Ok((Content::Whole(frames), reused))
+    }
+
+    fn store_changed(
+        &mut self,
+        unit: &Unit,
+        database: Option<Oid>,
+        buffer: &[u8],
+        changed: impl Fn(u64, &page::Page) -> bool,
+    ) -> Result<Content, WorkError> {
+        let mut runs: Vec<BlockRun> = Vec::new();
+        let mut frames = Vec::new();
+        let mut pending = std::mem::take(&mut self.changed);
+        pending.clear();
+        let (pages, _) = buffer.as_chunks::<BLOCK_SIZE>();
+        for (block, page) in (unit.offset / BLOCK_SIZE as u64..).zip(pages) {
+            if !changed(block, page) {
+                continue;
+            }
+            let first = u32::try_from(block).unwrap_or(u32::MAX);
+            match runs.last_mut() {
+                Some(run) if run.first + run.count == first => run.count += 1,
+                _ => runs.push(BlockRun { first, count: 1 }),
+            }
+            pending.extend_from_slice(page);
+            if pending.len() >= FRAME_BYTES {
+                frames.push(self.append(database, &pending, *blake3::hash(&pending).as_bytes())?);
+                pending.clear();
+            }
+        }
+        if !pending.is_empty() {
+            frames.push(self.append(database, &pending, *blake3::hash(&pending).as_bytes())?);
+        }
+        self.changed = pending;
+        Ok(Content::Blocks { runs, frames })
+    }
+
+    fn append(
+        &mut self,
+        database: Option<Oid>,
+        contents: &[u8],
+        hash: [u8; 32],
+    ) -> Result<StoredFrame, WorkError> {
+        let before = self.packs.stored_bytes();
+        let frame = self.packs.append(database, contents, hash)?;
+        self.progress.add_stored(self.packs.stored_bytes() - before);
+        Ok(frame)
+    }
+
+    /// Ends the packs and returns the bytes they hold.
+    ///
+    /// # Errors
+    /// When the repository cannot be written.
+    pub fn finish(self) -> Result<u64, WorkError> {
+        Ok(self.packs.finish()?)
+    }
+}

@@ -1,0 +1,49 @@
+//! Forgetting what no point inside the window needs: first manifests, then packs and log.
+
+use everpoint_repository::{
+    InstanceName, Repository, RepositoryError, layout, retention::ExpirePlan,
+};
+
+use crate::backup;
+
+/// What expiry did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Expired {
+    /// Backups forgotten.
+    pub backups: u64,
+    /// Log backups forgotten.
+    pub logs: u64,
+    /// Packs and remains deleted.
+    pub packs: u64,
+}
+
+/// Carries a plan out. Nobody else may write to the instance meanwhile: the caller holds its writer's
+/// lock, or knows that there is no server.
+///
+/// A manifest goes before the packs it names, so that an interruption leaves packs without a manifest,
+/// which the next sweep removes, and never a manifest without its packs.
+///
+/// # Errors
+/// When the store fails; carried out again, it goes on.
+pub async fn execute(
+    repository: &Repository,
+    instance: &InstanceName,
+    plan: &ExpirePlan,
+) -> Result<Expired, RepositoryError> {
+    let mut expired = Expired::default();
+    // A differential goes before the full one it builds upon.
+    for (id, path, _) in repository.manifests(instance).await?.into_iter().rev() {
+        if plan.backups.contains(&id) {
+            repository.store().delete(&path).await?;
+            expired.backups += 1;
+        }
+    }
+    let living = repository.backups(instance).await?;
+    expired.packs = backup::sweep(repository, instance, &living).await?;
+    for log in &plan.logs {
+        repository.store().delete(&log.path).await?;
+        expired.logs += 1;
+    }
+    repository.store().sweep_staged(&layout::logs(instance))?;
+    Ok(expired)
+}

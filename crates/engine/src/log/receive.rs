@@ -1,0 +1,577 @@
+//! Receiving write-ahead log: from a replication slot into log backups.
+//!
+//! What is reported to the server as flushed is stored in the repository, nothing else; so the slot
+//! keeps everything that could still be lost. Breaks of the connection and restarts of the server are
+//! waited out. Log that the server no longer has is recorded as a gap with both its ends.
+
+use std::{sync::Arc, time::Duration};
+
+use everpoint_instance::{
+    ConnectionSpec, ReplicationClient, ReplicationError, StreamEvent, WalStream,
+    notifications::{NotificationError, Notifications},
+    replication::{
+        DropActive, ReceiverStatus, ReplyWanted, SlotLifetime, SlotName, StreamStart,
+        SystemIdentity,
+    },
+};
+use everpoint_pgformat::{Lsn, SystemIdentifier, TimelineId, timeline::TimelineHistory};
+use everpoint_repository::{
+    InstanceName, Repository, RepositoryError,
+    log::{GapDocument, LogIndex, TimelineDocument},
+};
+use jiff::Timestamp;
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, sleep, sleep_until},
+};
+
+use super::cut::{LogContext, LogCut, StoredLog};
+use crate::instance_record::InstanceRecord;
+
+/// A log backup is cut when it holds this much, unless asked otherwise.
+pub const DEFAULT_CUT_BYTES: u64 = 64 << 20;
+/// The shortest interval between log backups.
+pub const LEAST_INTERVAL: Duration = Duration::from_secs(1);
+/// The interval between log backups, unless asked otherwise.
+pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(300);
+/// How often the server is told how far the repository is.
+const STATUS_INTERVAL: Duration = Duration::from_secs(10);
+/// The pauses between attempts to connect again grow from the first to the second.
+const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+/// What a process sends to ask a running receiver for a log backup now.
+pub const CUT_REQUEST: &str = "cut";
+
+/// What to receive and how.
+#[derive(Clone, Debug)]
+pub struct ReceivePlan {
+    /// The instance.
+    pub instance: InstanceName,
+    /// What is known of it.
+    pub record: InstanceRecord,
+    /// How its server is reached.
+    pub connection: ConnectionSpec,
+    /// The slot.
+    pub slot: SlotName,
+    /// The longest that received log waits before it is stored.
+    pub interval: Duration,
+    /// Log of this size is stored without waiting.
+    pub cut_bytes: u64,
+    /// When to end.
+    pub until: Until,
+}
+
+/// When receiving ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// When it is told to.
+    Told,
+    /// When log up to this position is stored.
+    Stored(Lsn),
+}
+
+/// What happened while receiving.
+#[derive(Debug)]
+pub enum ReceiveEvent {
+    /// Streaming began.
+    Streaming {
+        /// From here.
+        from: Lsn,
+        /// On this timeline.
+        timeline: TimelineId,
+    },
+    /// A log backup was stored.
+    Stored(StoredLog),
+    /// Log is lost.
+    Gap(GapDocument),
+    /// The slot was not there, or of no more use, and was made anew.
+    SlotMade {
+        /// Its name.
+        slot: String,
+    },
+    /// The connection is gone and will be tried again.
+    Waiting {
+        /// Why.
+        error: ReceiveError,
+        /// How long.
+        pause: Duration,
+    },
+    /// The server went on to another timeline.
+    NewTimeline {
+        /// It.
+        timeline: TimelineId,
+        /// Where it begins.
+        switch_at: Lsn,
+    },
+}
+
+/// Receiving failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiveError {
+    /// The server.
+    #[error(transparent)]
+    Replication(#[from] ReplicationError),
+    /// The repository.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// The session that listens.
+    #[error(transparent)]
+    Notifications(#[from] NotificationError),
+    /// Another server answers.
+    #[error(
+        "the server at this address is another cluster (system identifier {found}) than `{instance}` ({expected}). Nothing was received"
+    )]
+    OtherCluster {
+        /// The instance.
+        instance: InstanceName,
+        /// As recorded.
+        expected: SystemIdentifier,
+        /// As found.
+        found: SystemIdentifier,
+    },
+    /// The server left out bytes.
+    #[error("the server sent log at {found} where {expected} was due")]
+    OutOfOrder {
+        /// The next position.
+        expected: Lsn,
+        /// As sent.
+        found: Lsn,
+    },
+    /// Storing was ended by force.
+    #[error("storing a log backup was interrupted")]
+    Interrupted,
+}
+
+impl ReceiveError {
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Replication(error) => error.is_transient(),
+            Self::Notifications(_) | Self::OutOfOrder { .. } => true,
+            Self::Repository(_) | Self::OtherCluster { .. } | Self::Interrupted => false,
+        }
+    }
+}
+
+/// Hears what happens.
+pub type Listener = Arc<dyn Fn(ReceiveEvent) + Send + Sync>;
+
+/// Receives until told to end by `stop` turning true, or until the plan's end.
+///
+/// # Errors
+/// When waiting does not help; what was received by then and not stored is sent again next time.
+pub async fn receive(
+    repository: &Repository,
+    plan: &ReceivePlan,
+    stop: watch::Receiver<bool>,
+    listener: Listener,
+) -> Result<(), ReceiveError> {
+    let receiver = Receiver { repository, plan, stop, listener };
+    let mut pause = RETRY_PAUSES.0;
+    loop {
+        let before = Instant::now();
+        match receiver.clone().session().await {
+            Ok(SessionEnd::Done) => return Ok(()),
+            Ok(SessionEnd::ServerStopped) => {}
+            Err(error) if error.is_transient() => {
+                if before.elapsed() > RETRY_PAUSES.1 {
+                    pause = RETRY_PAUSES.0;
+                }
+                (receiver.listener)(ReceiveEvent::Waiting { error, pause });
+            }
+            Err(error) => return Err(error),
+        }
+        let mut stop = receiver.stop.clone();
+        tokio::select! {
+            () = sleep(pause) => {}
+            _ = stop.wait_for(|stop| *stop) => return Ok(()),
+        }
+        pause = (pause * 2).min(RETRY_PAUSES.1);
+    }
+}
+
+#[derive(Clone)]
+struct Receiver<'a> {
+    repository: &'a Repository,
+    plan: &'a ReceivePlan,
+    stop: watch::Receiver<bool>,
+    listener: Listener,
+}
+
+enum SessionEnd {
+    Done,
+    ServerStopped,
+}
+
+enum StreamEnd {
+    Done,
+    ServerStopped,
+    NextTimeline(TimelineId, Lsn),
+}
+
+impl Receiver<'_> {
+    /// One connection, over as many timelines as it lives to see.
+    async fn session(self) -> Result<SessionEnd, ReceiveError> {
+        let mut client = ReplicationClient::connect(&self.plan.connection).await?;
+        let identity = client.identify_system().await?;
+        let expected = self.plan.record.system_identifier;
+        if identity.system_identifier != expected {
+            let (instance, found) = (self.plan.instance.clone(), identity.system_identifier);
+            return Err(ReceiveError::OtherCluster { instance, expected, found });
+        }
+        let history = self.store_history(&mut client, identity.timeline).await?;
+        self.make_slot(&mut client).await?;
+        let index = self.repository.log_index(&self.plan.instance).await?;
+        let from = stored_until(&index, &history).filter(|from| *from <= identity.flushed);
+        let started = self.start(client, &identity, &history, from).await;
+        let (mut stream, mut at, mut timeline) = match (started, from) {
+            (Err(error), Some(from)) if is_lost(&error) => {
+                self.start_behind_gap(from, &history, &error).await?
+            }
+            (started, _) => started?,
+        };
+        let mut history = history;
+        loop {
+            (self.listener)(ReceiveEvent::Streaming { from: at, timeline });
+            match self.stream(&mut stream, timeline, at).await {
+                Ok(StreamEnd::Done) => return Ok(SessionEnd::Done),
+                Ok(StreamEnd::ServerStopped) => return Ok(SessionEnd::ServerStopped),
+                Ok(StreamEnd::NextTimeline(next, switch_at)) => {
+                    (self.listener)(ReceiveEvent::NewTimeline { timeline: next, switch_at });
+                    let mut client = stream.into_client().ok_or(ReplicationError::Closed)?;
+                    history = self.store_history(&mut client, next).await?;
+                    (at, timeline) = (switch_at, next);
+                    stream = client.start(&self.stream_start(at, timeline)).await?;
+                }
+                // That the server has thrown log away may show only when it is to send it.
+                Err(ReceiveError::Replication(error)) if is_lost(&error) => {
+                    drop(stream);
+                    let index = self.repository.log_index(&self.plan.instance).await?;
+                    let from = stored_until(&index, &history).unwrap_or(at).max(at);
+                    (stream, at, timeline) = self.start_behind_gap(from, &history, &error).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn stream_start(&self, from: Lsn, timeline: TimelineId) -> StreamStart {
+        StreamStart { slot: Some(self.plan.slot.clone()), from, timeline }
+    }
+
+    async fn store_history(
+        &self,
+        client: &mut ReplicationClient,
+        timeline: TimelineId,
+    ) -> Result<TimelineHistory, ReceiveError> {
+        match client.timeline_history(timeline).await? {
+            None => Ok(TimelineHistory::root(timeline)),
+            Some(file) => {
+                let text = String::from_utf8_lossy(&file.contents).into_owned();
+                let document = TimelineDocument { timeline, text };
+                self.repository.write_timeline(&self.plan.instance, &document).await?;
+                Ok(file.history)
+            }
+        }
+    }
+
+    /// Makes the slot where there is none, or one that has lost what it was to keep.
+    async fn make_slot(&self, client: &mut ReplicationClient) -> Result<(), ReceiveError> {
+        let slot = &self.plan.slot;
+        let made = || (self.listener)(ReceiveEvent::SlotMade { slot: slot.to_string() });
+        match client.read_slot(slot).await? {
+            Some(position) if position.restart_lsn.is_some() => Ok(()),
+            Some(_) => {
+                client.drop_slot(slot, DropActive::Refuse).await?;
+                client.create_slot(slot, SlotLifetime::Persistent).await?;
+                made();
+                Ok(())
+            }
+            None => {
+                client.create_slot(slot, SlotLifetime::Persistent).await?;
+                made();
+                Ok(())
+            }
+        }
+    }
+
+    /// Begins where the repository ends, or, when it holds nothing, at the first log the slot keeps.
+    async fn start(
+        &self,
+        mut client: ReplicationClient,
+        identity: &SystemIdentity,
+        history: &TimelineHistory,
+        from: Option<Lsn>,
+    ) -> Result<(WalStream, Lsn, TimelineId), ReplicationError> {
+        let from = match from {
+            Some(from) => from,
+            None => {
+                let slot = client.read_slot(&self.plan.slot).await?;
+                let kept = slot.and_then(|slot| slot.restart_lsn).unwrap_or(identity.flushed);
+                self.plan.record.segment_size.floor(kept)
+            }
+        };
+        let timeline = history.timeline_at(from);
+        let stream = client.start(&self.stream_start(from, timeline)).await?;
+        Ok((stream, from, timeline))
+    }
+
+    /// Makes the slot anew and begins at the first log it keeps; what lies between is lost and recorded.
+    async fn start_behind_gap(
+        &self,
+        lost_from: Lsn,
+        history: &TimelineHistory,
+        error: &ReplicationError,
+    ) -> Result<(WalStream, Lsn, TimelineId), ReceiveError> {
+        let mut client = ReplicationClient::connect(&self.plan.connection).await?;
+        if client.read_slot(&self.plan.slot).await?.is_some() {
+            client.drop_slot(&self.plan.slot, DropActive::Wait).await?;
+        }
+        let slot = client.create_slot(&self.plan.slot, SlotLifetime::Persistent).await?;
+        (self.listener)(ReceiveEvent::SlotMade { slot: self.plan.slot.to_string() });
+        let identity = client.identify_system().await?;
+        let kept = slot.restart_lsn.unwrap_or(identity.flushed);
+        let to = self.plan.record.segment_size.floor(kept);
+        let gap = GapDocument {
+            timeline: history.timeline_at(lost_from),
+            from: lost_from,
+            to,
+            reason: error.to_string(),
+            noticed_at: Timestamp::now(),
+        };
+        let next = history.timeline_at(to);
+        let stream = client.start(&self.stream_start(to, next)).await?;
+        if to > lost_from {
+            self.repository.write_gap(&self.plan.instance, &gap).await?;
+            (self.listener)(ReceiveEvent::Gap(gap));
+        }
+        Ok((stream, to, next))
+    }
+
+    /// One timeline's stream.
+    async fn stream(
+        &self,
+        stream: &mut WalStream,
+        timeline: TimelineId,
+        from: Lsn,
+    ) -> Result<StreamEnd, ReceiveError> {
+        let context = LogContext {
+            repository: self.repository.clone(),
+            instance: self.plan.instance.clone(),
+            system_identifier: self.plan.record.system_identifier,
+            segment_size: self.plan.record.segment_size,
+        };
+        let cut = LogCut::new(context.clone(), timeline, from)?;
+        // Standbys carry no notifications; there, asking waits for the interval.
+        let notifications = Notifications::listen(&self.plan.connection).await.ok();
+        let mut streaming = Streaming {
+            receiver: self,
+            context,
+            cut,
+            stored: from,
+            storing: None,
+            cut_due: None,
+            asked: false,
+        };
+        let ended = streaming.run(stream, notifications).await;
+        // Whatever ended the stream: what was received is stored.
+        let finished = streaming.finish().await;
+        let end = ended?;
+        finished?;
+        Ok(end)
+    }
+}
+
+/// The state of one timeline's stream.
+struct Streaming<'a> {
+    receiver: &'a Receiver<'a>,
+    context: LogContext,
+    cut: LogCut,
+    /// Everything before this is in the repository.
+    stored: Lsn,
+    storing: Option<JoinHandle<Result<StoredLog, RepositoryError>>>,
+    cut_due: Option<Instant>,
+    /// A cut was asked for while nothing had arrived yet.
+    asked: bool,
+}
+
+impl Streaming<'_> {
+    async fn run(
+        &mut self,
+        stream: &mut WalStream,
+        mut notifications: Option<Notifications>,
+    ) -> Result<StreamEnd, ReceiveError> {
+        let mut stop = self.receiver.stop.clone();
+        let mut status_due = Instant::now();
+        loop {
+            if self.is_done() {
+                return Ok(StreamEnd::Done);
+            }
+            let cut_due = self.cut_due.unwrap_or_else(|| Instant::now() + STATUS_INTERVAL);
+            tokio::select! {
+                event = stream.next() => {
+                    let event = event?;
+                    if let Some(end) = self.take(stream, event).await? {
+                        return Ok(end);
+                    }
+                }
+                stored = wait_for(&mut self.storing) => {
+                    self.took(stored?);
+                    self.report(stream, ReplyWanted::No).await?;
+                }
+                () = sleep_until(cut_due), if self.cut_due.is_some() => self.begin_storing().await?,
+                () = sleep_until(status_due) => {
+                    status_due = Instant::now() + STATUS_INTERVAL;
+                    self.report(stream, ReplyWanted::No).await?;
+                }
+                call = next_call(&mut notifications) => match call {
+                    Some(CUT_REQUEST) => {
+                        self.asked = true;
+                        self.report(stream, ReplyWanted::Yes).await?;
+                        self.begin_storing().await?;
+                    }
+                    Some(_) => {}
+                    None => notifications = None,
+                },
+                _ = stop.wait_for(|stop| *stop) => return Ok(StreamEnd::Done),
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        matches!(self.receiver.plan.until, Until::Stored(lsn) if self.stored >= lsn)
+    }
+
+    async fn take(
+        &mut self,
+        stream: &mut WalStream,
+        event: StreamEvent,
+    ) -> Result<Option<StreamEnd>, ReceiveError> {
+        match event {
+            StreamEvent::Data { start, server_end, sent_at, bytes } => {
+                if start != self.cut.end() {
+                    let (expected, found) = (self.cut.end(), start);
+                    return Err(ReceiveError::OutOfOrder { expected, found });
+                }
+                self.cut.sent_at(sent_at);
+                self.cut.push(&bytes)?;
+                if server_end <= self.cut.end() {
+                    self.cut.complete_at(sent_at);
+                }
+                let wait = self.receiver.plan.interval;
+                self.cut_due.get_or_insert_with(|| Instant::now() + wait);
+                let wanted = matches!(
+                    self.receiver.plan.until,
+                    Until::Stored(lsn) if self.cut.end() >= lsn
+                );
+                if wanted || self.asked || self.cut.len() >= self.receiver.plan.cut_bytes {
+                    self.begin_storing().await?;
+                }
+                Ok(None)
+            }
+            StreamEvent::KeepAlive { server_end, sent_at, reply_requested } => {
+                if server_end <= self.cut.end() {
+                    self.cut.complete_at(sent_at);
+                    self.asked = false;
+                }
+                if reply_requested {
+                    // A server that is stopping waits until all it sent is flushed.
+                    self.begin_storing().await?;
+                    self.report(stream, ReplyWanted::No).await?;
+                }
+                Ok(None)
+            }
+            StreamEvent::TimelineEnd { next_timeline, switch_at } => {
+                Ok(Some(StreamEnd::NextTimeline(next_timeline, switch_at)))
+            }
+            StreamEvent::ServerStopped => Ok(Some(StreamEnd::ServerStopped)),
+        }
+    }
+
+    /// Cuts what has been received and stores it beside receiving more. One log backup at a time is
+    /// under way; a second waits for the first, which holds up the stream and so the server's sending.
+    async fn begin_storing(&mut self) -> Result<(), ReceiveError> {
+        self.cut_due = None;
+        if self.cut.is_empty() {
+            return Ok(());
+        }
+        if self.storing.is_some() {
+            let stored = wait_for(&mut self.storing).await?;
+            self.took(stored);
+        }
+        self.asked = false;
+        let next = LogCut::new(self.context.clone(), self.cut.timeline(), self.cut.end())?;
+        let cut = std::mem::replace(&mut self.cut, next);
+        self.storing = Some(tokio::spawn(cut.store()));
+        Ok(())
+    }
+
+    fn took(&mut self, stored: StoredLog) {
+        self.stored = stored.end;
+        (self.receiver.listener)(ReceiveEvent::Stored(stored));
+    }
+
+    async fn report(
+        &self,
+        stream: &mut WalStream,
+        reply: ReplyWanted,
+    ) -> Result<(), ReceiveError> {
+        let status = ReceiverStatus {
+            written: self.cut.end(),
+            flushed: self.stored,
+            applied: self.stored,
+        };
+        Ok(stream.send_status(status, reply).await?)
+    }
+
+    async fn finish(&mut self) -> Result<(), ReceiveError> {
+        self.begin_storing().await?;
+        if self.storing.is_some() {
+            let stored = wait_for(&mut self.storing).await?;
+            self.took(stored);
+        }
+        Ok(())
+    }
+}
+
+/// The result of the log backup under way; waits for ever when there is none.
+async fn wait_for(
+    storing: &mut Option<JoinHandle<Result<StoredLog, RepositoryError>>>,
+) -> Result<StoredLog, ReceiveError> {
+    match storing {
+        None => std::future::pending().await,
+        Some(task) => {
+            let result = task.await;
+            *storing = None;
+            Ok(result.map_err(|_| ReceiveError::Interrupted)??)
+        }
+    }
+}
+
+/// The next call of another process; `None` once when the session is lost, and never without one.
+async fn next_call(notifications: &mut Option<Notifications>) -> Option<&'static str> {
+    match notifications {
+        None => std::future::pending().await,
+        Some(session) => match session.next().await {
+            Ok(call) if call.payload == CUT_REQUEST => Some(CUT_REQUEST),
+            Ok(_) => Some(""),
+            Err(_) => None,
+        },
+    }
+}
+
+/// Whether the server no longer has the log that is needed.
+fn is_lost(error: &ReplicationError) -> bool {
+    matches!(error, ReplicationError::WalRemoved { .. } | ReplicationError::SlotUnusable { .. })
+}
+
+/// The end of what is stored in a history: the furthest position that lies on it.
+fn stored_until(index: &LogIndex, history: &TimelineHistory) -> Option<Lsn> {
+    let parts = history.parts();
+    index
+        .stretches()
+        .filter_map(|stretch| {
+            let part = parts.iter().find(|part| part.timeline == stretch.timeline)?;
+            (stretch.start < part.to).then_some(stretch.end.min(part.to))
+        })
+        .max()
+}

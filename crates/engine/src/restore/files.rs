@@ -1,0 +1,232 @@
+//! Laying the files down: directories, tablespace links, contents, and at the end the control file.
+
+use std::{
+    fs::{self, DirBuilder, File, Permissions},
+    io::Write,
+    os::unix::fs::{DirBuilderExt, PermissionsExt, chown, symlink},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use everpoint_repository::{
+    Repository, RepositoryError,
+    manifest::{Content, FileEntry, ManifestReader},
+};
+use tokio::sync::mpsc;
+
+use super::{
+    MARKER, Marker, RestoreError, RestorePlan, failed,
+    units::{self, RestoreUnit},
+    writer::{Existing, Owner, PackSource, WriteError, Writer},
+};
+use crate::progress::Progress;
+
+/// Units that wait for a worker at the most.
+const WAITING_UNITS: usize = 32;
+/// Directories whose contents no backup holds, but which a server wants.
+const SERVER_DIRECTORIES: [&str; 4] =
+    ["pg_wal", "pg_wal/archive_status", "pg_wal/summaries", "pg_tblspc"];
+/// Only the owner may look into a data directory, unless the cluster allows its group.
+const PRIVATE: u32 = 0o700;
+
+/// Makes the directories and links, and the marker first of all.
+///
+/// # Errors
+/// When the target cannot be written.
+pub fn make_directories(plan: &RestorePlan, marker: &Marker) -> Result<(), RestoreError> {
+    let root = &plan.request.to;
+    let owner = plan.request.owner;
+    let directories = &plan.resolved.backup.directories;
+    let root_mode = directories
+        .iter()
+        .find(|directory| directory.path.is_empty())
+        .map_or(PRIVATE, |directory| directory.mode);
+    make_directory(root, root_mode, owner)?;
+    let text = serde_json::to_vec(marker).unwrap_or_default();
+    write_file(&root.join(MARKER), &text, owner)?;
+    for (oid, place) in &plan.tablespaces {
+        let link = root.join("pg_tblspc").join(oid.to_string());
+        make_directory(&root.join("pg_tblspc"), root_mode, owner)?;
+        match place {
+            None => make_directory(&link, root_mode, owner)?,
+            Some(place) => {
+                make_directory(place, root_mode, owner)?;
+                make_link(place, &link)?;
+            }
+        }
+    }
+    for directory in directories.iter().filter(|directory| !directory.path.is_empty()) {
+        make_directory(&root.join(&directory.path), directory.mode, owner)?;
+    }
+    for path in SERVER_DIRECTORIES {
+        if path == "pg_wal/summaries" && plan.resolved.backup.version.get() < 17 {
+            continue;
+        }
+        make_directory(&root.join(path), root_mode, owner)?;
+    }
+    Ok(())
+}
+
+fn make_link(place: &Path, link: &Path) -> Result<(), RestoreError> {
+    if fs::read_link(link).is_ok_and(|found| found == place) {
+        return Ok(());
+    }
+    symlink(place, link).map_err(failed("make the link", link))
+}
+
+pub(super) fn make_directory(
+    path: &Path,
+    mode: u32,
+    owner: Option<Owner>,
+) -> Result<(), RestoreError> {
+    if !path.is_dir() {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(mode)
+            .create(path)
+            .map_err(failed("make", path))?;
+    }
+    fs::set_permissions(path, Permissions::from_mode(mode))
+        .map_err(failed("set permissions of", path))?;
+    give(path, owner)
+}
+
+/// Gives a path to the owner, where one is wanted.
+pub(super) fn give(path: &Path, owner: Option<Owner>) -> Result<(), RestoreError> {
+    match owner {
+        None => Ok(()),
+        Some(owner) => chown(path, Some(owner.user), Some(owner.group))
+            .map_err(failed("give away", path)),
+    }
+}
+
+pub(super) fn write_file(
+    path: &Path,
+    bytes: &[u8],
+    owner: Option<Owner>,
+) -> Result<(), RestoreError> {
+    let mut file = File::create(path).map_err(failed("create", path))?;
+    file.set_permissions(Permissions::from_mode(0o600))
+        .map_err(failed("set permissions of", path))?;
+    file.write_all(bytes).map_err(failed("write", path))?;
+    file.sync_all().map_err(failed("sync", path))?;
+    give(path, owner)
+}
+
+/// Restores all files of the backup, the pages of a differential laid over those of its base.
+///
+/// # Errors
+/// See [`RestoreError`].
+pub async fn restore_files(
+    repository: &Repository,
+    plan: &RestorePlan,
+    progress: &Progress,
+) -> Result<(), RestoreError> {
+    let instance = &plan.request.instance;
+    let backup = &plan.resolved.backup;
+    let (_, top) = repository.manifest(instance, &backup.id).await?;
+    let base = match &plan.base {
+        None => None,
+        Some(base) => Some(repository.manifest(instance, &base.id).await?.1),
+    };
+    let source = PackSource {
+        repository: repository.clone(),
+        instance: instance.clone(),
+        top: Arc::new(backup.packs.clone()),
+        base: Arc::new(plan.base.as_ref().map(|base| base.packs.clone()).unwrap_or_default()),
+        runtime: tokio::runtime::Handle::current(),
+    };
+    let existing = if plan.resumed { Existing::Compare } else { Existing::None };
+    let (sender, receiver) = mpsc::channel(WAITING_UNITS);
+    let receiver = Arc::new(Mutex::new(receiver));
+    let mut workers = Vec::new();
+    for number in 0..plan.request.jobs.max(1) {
+        let (root, owner) = (plan.request.to.clone(), plan.request.owner);
+        let writer = Writer::new(source.clone(), root, existing, owner, progress.clone())?;
+        let units = receiver.clone();
+        let thread = std::thread::Builder::new()
+            .name(format!("restore-{number}"))
+            .spawn(move || run_worker(writer, &units))
+            .map_err(|_| RestoreError::TaskLost)?;
+        workers.push(thread);
+    }
+    drop(receiver);
+    let dispatched = dispatch(repository, top, base, sender, progress).await;
+    let ended = tokio::task::spawn_blocking(move || {
+        workers.into_iter().map(std::thread::JoinHandle::join).collect::<Vec<_>>()
+    });
+    for result in ended.await.map_err(|_| RestoreError::TaskLost)? {
+        result.map_err(|_| RestoreError::TaskLost)??;
+    }
+    dispatched?;
+    if progress.is_cancelled() { Err(RestoreError::Cancelled) } else { Ok(()) }
+}
+
+fn run_worker(
+    mut writer: Writer,
+    units: &Mutex<mpsc::Receiver<RestoreUnit>>,
+) -> Result<(), WriteError> {
+    loop {
+        let next = units.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
+        let Some(unit) = next else { return Ok(()) };
+        if let Err(error) = writer.run(&unit) {
+            units.lock().unwrap_or_else(PoisonError::into_inner).close();
+            return Err(error);
+        }
+    }
+}
+
+/// Pairs the files with those of the base, both in ascending order, and cuts them into units.
+async fn dispatch(
+    repository: &Repository,
+    mut top: ManifestReader,
+    mut base: Option<ManifestReader>,
+    units: mpsc::Sender<RestoreUnit>,
+    progress: &Progress,
+) -> Result<(), RestoreError> {
+    let store = repository.store();
+    let mut waiting: Option<FileEntry> = None;
+    while let Some(entry) = top.next(store).await.map_err(RepositoryError::from)? {
+        let mut below = None;
+        if let (Content::Blocks { .. }, Some(base)) = (&entry.content, &mut base) {
+            while waiting.as_ref().is_none_or(|found| found.path < entry.path) {
+                match base.next(store).await.map_err(RepositoryError::from)? {
+                    Some(next) => waiting = Some(next),
+                    None => break,
+                }
+            }
+            below = waiting.as_ref().filter(|found| found.path == entry.path);
+        }
+        for unit in units::cut(&entry, below)? {
+            if progress.is_cancelled() || units.send(unit).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Brings everything to the disk, then writes the control file, and takes the marker away last.
+///
+/// # Errors
+/// When the target cannot be written or synced.
+pub fn finish(plan: &RestorePlan) -> Result<(), RestoreError> {
+    let root = &plan.request.to;
+    let backup = &plan.resolved.backup;
+    let control = crate::hex::decode(&backup.control_file).ok_or_else(|| {
+        RestoreError::Damaged { backup: backup.id.clone(), what: "its control file is unreadable" }
+    })?;
+    for place in plan.tablespaces.iter().filter_map(|(_, place)| place.as_ref()) {
+        sync_file_system(place)?;
+    }
+    sync_file_system(root)?;
+    write_file(&root.join("global/pg_control"), &control, plan.request.owner)?;
+    let marker = root.join(MARKER);
+    fs::remove_file(&marker).map_err(failed("remove", &marker))?;
+    sync_file_system(root)
+}
+
+fn sync_file_system(path: &Path) -> Result<(), RestoreError> {
+    let directory = File::open(path).map_err(failed("open", path))?;
+    rustix::fs::syncfs(&directory).map_err(|error| failed("sync", path)(error.into()))
+}

@@ -1,0 +1,238 @@
+//! Recovery: the log it needs, the settings that tell it where to stop, and the supply while it replays.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use everpoint_pgformat::Lsn;
+use everpoint_repository::Repository;
+use tokio::time::sleep;
+
+use super::{
+    LogDelivery, RestoreError, RestorePlan, failed,
+    files::{give, make_directory, write_file},
+    target::Stop,
+};
+use crate::{log::reader::SegmentReader, progress::Progress};
+
+/// Segments that lie ready for recovery at the most.
+pub const SPOOL_SEGMENTS: usize = 8;
+/// How often the supplier looks whether a segment was taken.
+const SUPPLY_POLL: Duration = Duration::from_millis(5);
+/// The folder in the data directory through which log is supplied.
+const SPOOL: &str = "everpoint.wal";
+/// The last file of the spool: nothing more will come.
+const SPOOL_END: &str = "end";
+const BLOCK_BEGIN: &str = "# everpoint restore: begin";
+const BLOCK_END: &str = "# everpoint restore: end";
+
+/// Writes the histories of all timelines that are stored, so that recovery follows the right one and a
+/// promotion takes a number that is free.
+///
+/// # Errors
+/// When the target cannot be written or a history not read.
+pub async fn write_histories(
+    repository: &Repository,
+    plan: &RestorePlan,
+) -> Result<(), RestoreError> {
+    for document in repository.timeline_documents(&plan.request.instance).await? {
+        let path = plan.request.to.join("pg_wal").join(document.timeline.history_file_name());
+        write_file(&path, document.text.as_bytes(), plan.request.owner)?;
+    }
+    Ok(())
+}
+
+fn segments(repository: &Repository, plan: &RestorePlan) -> Result<SegmentReader, RestoreError> {
+    let backup = &plan.resolved.backup;
+    let size = backup.segment_size;
+    let timeline = plan.resolved.timeline;
+    // What is stored of the last segment is taken whole: recovery looks at the record behind its target.
+    let complete = plan.index.complete_until(timeline, backup.start_lsn);
+    let to = size.ceil(plan.resolved.log_until).min(complete).max(plan.resolved.log_until);
+    let (index, start) = (&plan.index, backup.start_lsn);
+    Ok(SegmentReader::plan(repository, index, timeline, size, start, to)?)
+}
+
+/// Puts all log that replay needs into `pg_wal`.
+///
+/// # Errors
+/// When log is missing or damaged, or the target cannot be written.
+pub async fn place_log(
+    repository: &Repository,
+    plan: &RestorePlan,
+    progress: &Progress,
+) -> Result<(), RestoreError> {
+    let mut reader = segments(repository, plan)?;
+    let folder = plan.request.to.join("pg_wal");
+    while let Some(segment) = reader.next().await? {
+        if progress.is_cancelled() {
+            return Err(RestoreError::Cancelled);
+        }
+        let path = folder.join(segment.name.to_string());
+        fs::write(&path, &segment.bytes).map_err(failed("write", &path))?;
+        set_private(&path)?;
+        give(&path, plan.request.owner)?;
+        progress.add_bytes(segment.bytes.len() as u64);
+    }
+    Ok(())
+}
+
+fn set_private(path: &Path) -> Result<(), RestoreError> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+        .map_err(failed("set permissions of", path))
+}
+
+/// Writes `backup_label`, `recovery.signal` and the settings that recovery reads.
+///
+/// # Errors
+/// When the target cannot be written.
+pub fn write_settings(plan: &RestorePlan) -> Result<(), RestoreError> {
+    let root = &plan.request.to;
+    let owner = plan.request.owner;
+    let backup = &plan.resolved.backup;
+    let command = match plan.request.log {
+        // Everything lies in pg_wal; recovery insists on a command all the same.
+        LogDelivery::InPlace => "false".to_owned(),
+        LogDelivery::Supplied => {
+            prepare_spool(plan)?;
+            format!("/bin/sh \"{}\" %f \"%p\"", root.join(SPOOL).join("fetch").display())
+        }
+    };
+    let mut settings = vec![
+        ("restore_command", command),
+        ("recovery_target_timeline", plan.resolved.timeline.to_string()),
+        ("recovery_target_action", "promote".to_owned()),
+        // A copy must not archive into the place of its origin.
+        ("archive_mode", "off".to_owned()),
+    ];
+    match plan.resolved.stop {
+        Stop::After(lsn) => {
+            settings.push(("recovery_target_lsn", lsn.to_string()));
+            settings.push(("recovery_target_inclusive", "on".to_owned()));
+        }
+        Stop::AtConsistency => settings.push(("recovery_target", "immediate".to_owned())),
+    }
+    let path = root.join("postgresql.auto.conf");
+    let before = without_block(&fs::read_to_string(&path).unwrap_or_default());
+    let lines: String = settings
+        .iter()
+        .map(|(name, value)| format!("{name} = '{}'\n", value.replace('\'', "''")))
+        .collect();
+    let text = format!("{before}{BLOCK_BEGIN}\n{lines}{BLOCK_END}\n");
+    write_file(&path, text.as_bytes(), owner)?;
+    write_file(&root.join("backup_label"), backup.backup_label.as_bytes(), owner)?;
+    write_file(&root.join("recovery.signal"), b"", owner)
+}
+
+/// Takes the settings and the spool away again, once the server has been promoted.
+///
+/// # Errors
+/// When the target cannot be written.
+pub fn remove_settings(plan: &RestorePlan) -> Result<(), RestoreError> {
+    let path = plan.request.to.join("postgresql.auto.conf");
+    let text = fs::read_to_string(&path).map_err(failed("read", &path))?;
+    write_file(&path, without_block(&text).as_bytes(), plan.request.owner)?;
+    let spool = plan.request.to.join(SPOOL);
+    if spool.exists() {
+        fs::remove_dir_all(&spool).map_err(failed("remove", &spool))?;
+    }
+    Ok(())
+}
+
+/// The text without our block of settings, and without settings of an earlier recovery, which would
+/// contradict them.
+fn without_block(text: &str) -> String {
+    let mut kept = String::new();
+    let mut inside = false;
+    for line in text.lines() {
+        match line {
+            BLOCK_BEGIN => inside = true,
+            BLOCK_END => inside = false,
+            line if inside || is_recovery_setting(line) => {}
+            line => {
+                kept.push_str(line);
+                kept.push('\n');
+            }
+        }
+    }
+    kept
+}
+
+fn is_recovery_setting(line: &str) -> bool {
+    let name = line.split(['=', ' ', '\t']).next().unwrap_or_default();
+    name.starts_with("recovery_target") || name == "restore_command"
+}
+
+/// What recovery runs for each file: it waits until the file lies ready, takes it, and remembers that.
+/// Files that were taken are in `pg_wal`, where recovery looks next. When nobody supplies any more it ends
+/// with a code above 125, on which recovery stops instead of promoting too early.
+fn prepare_spool(plan: &RestorePlan) -> Result<(), RestoreError> {
+    let owner = plan.request.owner;
+    let spool = plan.request.to.join(SPOOL);
+    if spool.exists() {
+        fs::remove_dir_all(&spool).map_err(failed("remove", &spool))?;
+    }
+    make_directory(&spool, 0o700, owner)?;
+    let script = format!(
+        "# Brings recovery the log it asks for: $1 is its name, $2 where it goes.\n\
+         cd \"{}\" || exit 200\n\
+         case $1 in *.history) exit 1;; esac\n\
+         while :; do\n\
+         \x20 if [ -e \"$1.taken\" ]; then exit 1; fi\n\
+         \x20 if [ -e \"$1\" ]; then : > \"$1.taken\"; exec mv \"$1\" \"$OLDPWD/$2\"; fi\n\
+         \x20 if [ -e {SPOOL_END} ]; then exit 1; fi\n\
+         \x20 kill -0 {} 2>/dev/null || exit 200\n\
+         \x20 sleep 0.01\n\
+         done\n",
+        spool.display(),
+        std::process::id(),
+    );
+    write_file(&spool.join("fetch"), script.as_bytes(), owner)
+}
+
+/// Brings log into the spool while a server replays it, at most [`SPOOL_SEGMENTS`] ahead.
+pub struct Supplier {
+    reader: SegmentReader,
+    spool: PathBuf,
+    plan: RestorePlan,
+}
+
+impl Supplier {
+    /// For a directory that [`super::execute`] has made ready.
+    ///
+    /// # Errors
+    /// When log is missing.
+    pub fn new(repository: &Repository, plan: &RestorePlan) -> Result<Self, RestoreError> {
+        let reader = segments(repository, plan)?;
+        Ok(Self { reader, spool: plan.request.to.join(SPOOL), plan: plan.clone() })
+    }
+
+    /// Supplies all log. Ends when the last segment lies ready; cancel it by dropping.
+    ///
+    /// # Errors
+    /// When log is damaged or the spool cannot be written.
+    pub async fn run(mut self, progress: &Progress) -> Result<Lsn, RestoreError> {
+        let mut ready: Vec<PathBuf> = Vec::new();
+        while let Some(segment) = self.reader.next().await? {
+            while ready.len() >= SPOOL_SEGMENTS {
+                ready.retain(|path| path.exists());
+                if ready.len() >= SPOOL_SEGMENTS {
+                    sleep(SUPPLY_POLL).await;
+                }
+            }
+            let path = self.spool.join(segment.name.to_string());
+            let part = self.spool.join("part");
+            fs::write(&part, &segment.bytes).map_err(failed("write", &part))?;
+            set_private(&part)?;
+            give(&part, self.plan.request.owner)?;
+            fs::rename(&part, &path).map_err(failed("rename", &part))?;
+            progress.add_bytes(segment.bytes.len() as u64);
+            ready.push(path);
+        }
+        write_file(&self.spool.join(SPOOL_END), b"", self.plan.request.owner)?;
+        Ok(self.plan.resolved.log_until)
+    }
+}

@@ -1,0 +1,209 @@
+//! What speaks against a restore, found before anything is written.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use everpoint_instance::data_directory::{is_running, space};
+use everpoint_pgformat::Oid;
+use everpoint_repository::backup::Backup;
+
+use super::{MARKER, Marker};
+
+/// A restore is refused. Nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub enum RefusalError {
+    /// Something lies in the directory.
+    #[error(
+        "{} is not empty (it holds `{found}`). Give a directory that is empty or not there yet; nothing was written", path.display()
+    )]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+        /// What it holds.
+        found: String,
+    },
+    /// A server runs there.
+    #[error("a server is running on {}. Stop it, or restore into another directory", path.display())]
+    Running {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Another restore was interrupted there.
+    #[error(
+        "{} holds an unfinished restore of backup {backup} of `{instance}` to {log_until}. Ask for the same again to go on with it, or remove the directory", path.display()
+    )]
+    OtherRestore {
+        /// The directory.
+        path: PathBuf,
+        /// Its backup.
+        backup: String,
+        /// Its instance.
+        instance: String,
+        /// Its end.
+        log_until: String,
+    },
+    /// No room.
+    #[error(
+        "{} has room for {available_bytes} bytes; {needed_bytes} are needed. Free space or restore elsewhere", path.display()
+    )]
+    NoSpace {
+        /// The directory.
+        path: PathBuf,
+        /// What there is.
+        available_bytes: u64,
+        /// What is needed.
+        needed_bytes: u64,
+    },
+    /// A relative path.
+    #[error("{} is not an absolute path, as the location of a data directory or tablespace must be", path.display())]
+    NotAbsolute {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A tablespace would be restored onto its old place.
+    #[error(
+        "tablespace {oid} was at {}, which exists. Say where it shall go: --tablespace {}=NEW", location.display(), location.display()
+    )]
+    TablespaceInPlace {
+        /// Its OID.
+        oid: Oid,
+        /// Where it was.
+        location: PathBuf,
+    },
+    /// A mapping for a tablespace that the backup does not have.
+    #[error("the backup has no tablespace at {}. Its tablespaces: {known}", old.display())]
+    UnknownTablespace {
+        /// As asked for.
+        old: PathBuf,
+        /// Those there are.
+        known: String,
+    },
+    /// It cannot be looked at.
+    #[error("cannot look at {}", path.display())]
+    Look {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+fn look(path: &Path) -> impl FnOnce(io::Error) -> RefusalError {
+    let path = path.to_owned();
+    move |source| RefusalError::Look { path, source }
+}
+
+/// Where each tablespace goes: as mapped, else to its old place when nothing is there.
+///
+/// # Errors
+/// When a mapping fits none, or an old place is taken.
+pub fn map_tablespaces(
+    backup: &Backup,
+    mapping: &[(PathBuf, PathBuf)],
+) -> Result<Vec<(Oid, Option<PathBuf>)>, RefusalError> {
+    let locations: Vec<&str> =
+        backup.tablespaces.iter().map(|tablespace| tablespace.location.as_str()).collect();
+    for (old, new) in mapping {
+        if !locations.iter().any(|location| Path::new(location) == old) {
+            let known = match locations.is_empty() {
+                true => "none".to_owned(),
+                false => locations.join(", "),
+            };
+            return Err(RefusalError::UnknownTablespace { old: old.clone(), known });
+        }
+        if !new.is_absolute() {
+            return Err(RefusalError::NotAbsolute { path: new.clone() });
+        }
+    }
+    backup
+        .tablespaces
+        .iter()
+        .map(|tablespace| {
+            if tablespace.location.is_empty() {
+                return Ok((tablespace.oid, None));
+            }
+            let location = PathBuf::from(&tablespace.location);
+            let mapped = mapping.iter().find(|(old, _)| *old == location);
+            match mapped {
+                Some((_, new)) => Ok((tablespace.oid, Some(new.clone()))),
+                None if is_taken(&location) => {
+                    Err(RefusalError::TablespaceInPlace { oid: tablespace.oid, location })
+                }
+                None => Ok((tablespace.oid, Some(location))),
+            }
+        })
+        .collect()
+}
+
+fn is_taken(location: &Path) -> bool {
+    std::fs::read_dir(location).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+/// Whether the directory can be restored into; true when an interrupted restore of the same is gone on with.
+///
+/// # Errors
+/// When it holds anything else.
+pub fn check_directory(path: &Path, marker: &Marker) -> Result<bool, RefusalError> {
+    if !path.is_absolute() {
+        return Err(RefusalError::NotAbsolute { path: path.to_owned() });
+    }
+    if is_running(path).unwrap_or(false) {
+        return Err(RefusalError::Running { path: path.to_owned() });
+    }
+    match std::fs::read(path.join(MARKER)) {
+        Ok(bytes) => {
+            let found: Option<Marker> = serde_json::from_slice(&bytes).ok();
+            match found {
+                // A marker is written first and small: one that is cut was the first thing written.
+                None if bytes.len() < 16 => Ok(true),
+                Some(found) if found == *marker => Ok(true),
+                Some(found) => Err(RefusalError::OtherRestore {
+                    path: path.to_owned(),
+                    backup: found.backup.to_string(),
+                    instance: found.instance.to_string(),
+                    log_until: found.log_until.to_string(),
+                }),
+                None => Err(RefusalError::NotEmpty {
+                    path: path.to_owned(),
+                    found: MARKER.to_owned(),
+                }),
+            }
+        }
+        Err(_) => check_empty(path).map(|()| false),
+    }
+}
+
+/// Refuses a directory that holds anything.
+///
+/// # Errors
+/// [`RefusalError::NotEmpty`].
+pub fn check_empty(path: &Path) -> Result<(), RefusalError> {
+    let mut entries = match std::fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(look(path)(source)),
+    };
+    match entries.find(|entry| entry.as_ref().map_or(true, |e| e.file_name() != "lost+found")) {
+        None => Ok(()),
+        Some(entry) => {
+            let found = entry.map_err(look(path))?.file_name().to_string_lossy().into_owned();
+            Err(RefusalError::NotEmpty { path: path.to_owned(), found })
+        }
+    }
+}
+
+/// Refuses a file system without room. The nearest directory that exists is looked at.
+///
+/// # Errors
+/// [`RefusalError::NoSpace`].
+pub fn check_space(path: &Path, needed_bytes: u64) -> Result<(), RefusalError> {
+    let existing = path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(path);
+    let available_bytes = space(existing).map_err(look(existing))?.available.get();
+    if available_bytes < needed_bytes {
+        let path = path.to_owned();
+        return Err(RefusalError::NoSpace { path, available_bytes, needed_bytes });
+    }
+    Ok(())
+}

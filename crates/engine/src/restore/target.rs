@@ -1,0 +1,483 @@
+//! What a restore is to reach, and where in the log that is.
+//!
+//! PostgreSQL stops by time only at records that carry one, and fails when log ends before its target.
+//! So a target is turned into the position of one record here, before anything is fetched: the last one
+//! to be replayed. A time T means what PostgreSQL means by it: everything before the first end of a
+//! transaction, in the log's order, whose time is later than T.
+
+use std::fmt;
+
+use everpoint_pgformat::{
+    Lsn, MajorVersion, TimelineId, TransactionId,
+    timestamp::PgTimestamp,
+    wal::{
+        decoder::{Next, WalDecoder},
+        error::WalError,
+        record::Record,
+        resource_manager::ResourceManager,
+        segment::SegmentSize,
+        transaction::TransactionRecord,
+        xlog::XlogRecord,
+    },
+};
+use everpoint_repository::{
+    Repository, RepositoryError,
+    backup::Backup,
+    log::LogIndex,
+    object::ObjectError,
+};
+use jiff::Timestamp;
+
+use crate::{
+    log::reader::LogReader,
+    window::{self, complete_at},
+};
+
+/// What a user wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The last moment that is stored.
+    Latest,
+    /// A moment.
+    Time(Timestamp),
+    /// A position: everything that ends before or at it.
+    Lsn(Lsn),
+    /// A named restore point.
+    RestorePoint(String),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Latest => f.write_str("the latest moment"),
+            Self::Time(time) => time.fmt(f),
+            Self::Lsn(lsn) => lsn.fmt(f),
+            Self::RestorePoint(name) => write!(f, "restore point `{name}`"),
+        }
+    }
+}
+
+/// Where replay ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Behind the record that begins here.
+    After(Lsn),
+    /// As soon as the backup is consistent: nothing that was wanted follows it.
+    AtConsistency,
+}
+
+/// The end of a transaction next to the point that was chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// The transaction.
+    pub transaction: TransactionId,
+    /// When it ended, by the server's clock.
+    pub time: Timestamp,
+    /// Its record's position.
+    pub lsn: Lsn,
+}
+
+/// A target as a position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// The backup to restore.
+    pub backup: Backup,
+    /// The timeline in whose history replay goes.
+    pub timeline: TimelineId,
+    /// Where replay ends.
+    pub stop: Stop,
+    /// Log is needed up to here.
+    pub log_until: Lsn,
+    /// The last transaction inside, where the log had to be searched for it.
+    pub last_inside: Option<Neighbour>,
+    /// The first transaction outside, likewise.
+    pub first_outside: Option<Neighbour>,
+}
+
+/// A target cannot be reached. Nothing was fetched or written.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    /// There is no backup to begin with.
+    #[error("instance `{instance}` has no finished backup on timeline {timeline}. Take one: everpoint backup {instance}")]
+    NoBackup {
+        /// The instance.
+        instance: String,
+        /// The timeline.
+        timeline: TimelineId,
+    },
+    /// Before everything.
+    #[error("{target} is before the earliest point that can be restored: {earliest}")]
+    TooEarly {
+        /// As asked for.
+        target: Target,
+        /// The earliest point.
+        earliest: Point,
+    },
+    /// Behind what is stored.
+    #[error(
+        "{target} is later than what is stored. The latest point that can be restored is {latest}"
+    )]
+    TooLate {
+        /// As asked for.
+        target: Target,
+        /// The latest point.
+        latest: Point,
+    },
+    /// In a stretch whose log is lost.
+    #[error(
+        "{target} lies in a gap: log from {lost_from} on is missing. The nearest points that can be restored are {before} and {after}"
+    )]
+    InGap {
+        /// As asked for.
+        target: Target,
+        /// Where the gap begins.
+        lost_from: Lsn,
+        /// The last point before it.
+        before: Point,
+        /// The first point behind it.
+        after: Point,
+    },
+    /// No such restore point.
+    #[error("there is no restore point `{name}` in the log that is stored")]
+    UnknownRestorePoint {
+        /// As asked for.
+        name: String,
+    },
+    /// No log or backup of such a timeline.
+    #[error("nothing is stored of timeline {timeline}. Stored are: {known}")]
+    UnknownTimeline {
+        /// As asked for.
+        timeline: TimelineId,
+        /// Those there are.
+        known: String,
+    },
+    /// The stored log cannot be decoded.
+    #[error("the stored log is damaged")]
+    Log(#[from] WalError),
+    /// The repository.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+}
+
+/// A point that can be restored, for a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Point {
+    /// Its time, where known.
+    pub time: Option<Timestamp>,
+    /// Its position.
+    pub lsn: Lsn,
+}
+
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.time {
+            Some(time) => write!(f, "{time} (LSN {})", self.lsn),
+            None => write!(f, "LSN {}", self.lsn),
+        }
+    }
+}
+
+/// Everything needed to resolve a target.
+pub struct Resolver<'a> {
+    /// The repository.
+    pub repository: &'a Repository,
+    /// The instance's name.
+    pub instance: &'a str,
+    /// Its finished backups.
+    pub backups: &'a [Backup],
+    /// Its log.
+    pub index: &'a LogIndex,
+    /// The timeline in whose history the target lies.
+    pub timeline: TimelineId,
+}
+
+impl Resolver<'_> {
+    /// Finds the backup and the record at which replay ends.
+    ///
+    /// # Errors
+    /// See [`TargetError`].
+    pub async fn resolve(&self, target: &Target) -> Result<Resolved, TargetError> {
+        match target {
+            Target::Latest => {
+                let usable = self.usable()?;
+                let backup = *usable.last().ok_or_else(|| self.no_backup())?;
+                let until = self.index.complete_until(self.timeline, backup.start_lsn);
+                self.at_lsn(backup, until).await
+            }
+            Target::Lsn(lsn) => {
+                let usable = self.usable()?;
+                let Some(backup) = usable.iter().rfind(|backup| backup.stop_lsn <= *lsn) else {
+                    return Err(self.too_early(target, &usable));
+                };
+                let until = self.index.complete_until(self.timeline, backup.start_lsn);
+                if until < *lsn {
+                    return Err(self.unreachable(target, backup, until).await?);
+                }
+                self.at_lsn(backup, *lsn).await
+            }
+            Target::Time(time) => self.at_time(target, *time).await,
+            Target::RestorePoint(name) => {
+                let found = self.find_restore_point(name).await?;
+                let Some((start, end)) = found else {
+                    return Err(TargetError::UnknownRestorePoint { name: name.clone() });
+                };
+                let usable = self.usable()?;
+                let Some(backup) = usable.iter().rfind(|backup| backup.stop_lsn <= start) else {
+                    return Err(self.too_early(target, &usable));
+                };
+                Ok(self.resolved(backup, Stop::After(start), end, None, None))
+            }
+        }
+    }
+
+    fn no_backup(&self) -> TargetError {
+        TargetError::NoBackup { instance: self.instance.to_owned(), timeline: self.timeline }
+    }
+
+    /// The backups in the timeline's history that log makes consistent, by position; never none.
+    fn usable(&self) -> Result<Vec<&Backup>, TargetError> {
+        let usable = window::usable(self.backups, self.index, self.timeline);
+        if usable.is_empty() { Err(self.no_backup()) } else { Ok(usable) }
+    }
+
+    fn too_early(&self, target: &Target, usable: &[&Backup]) -> TargetError {
+        match usable.first() {
+            None => self.no_backup(),
+            Some(first) => TargetError::TooEarly {
+                target: target.clone(),
+                earliest: Point { time: Some(first.stopped_at), lsn: first.stop_lsn },
+            },
+        }
+    }
+
+    /// Why a target behind `until` cannot be reached from `backup`.
+    async fn unreachable(
+        &self,
+        target: &Target,
+        backup: &Backup,
+        until: Lsn,
+    ) -> Result<TargetError, TargetError> {
+        let time = complete_at(self.repository, self.index, self.timeline, backup, until).await?;
+        let before = Point { time, lsn: until };
+        let usable = self.usable()?;
+        let next = usable.iter().find(|next| next.stop_lsn > until);
+        Ok(match next {
+            Some(next) => TargetError::InGap {
+                target: target.clone(),
+                lost_from: until,
+                before,
+                after: Point { time: Some(next.stopped_at), lsn: next.stop_lsn },
+            },
+            None => TargetError::TooLate { target: target.clone(), latest: before },
+        })
+    }
+
+    fn resolved(
+        &self,
+        backup: &Backup,
+        stop: Stop,
+        log_until: Lsn,
+        last_inside: Option<Neighbour>,
+        first_outside: Option<Neighbour>,
+    ) -> Resolved {
+        let (backup, timeline) = (backup.clone(), self.timeline);
+        Resolved { backup, timeline, stop, log_until, last_inside, first_outside }
+    }
+
+    /// The last record that ends at or before `lsn`.
+    async fn at_lsn(&self, backup: &Backup, lsn: Lsn) -> Result<Resolved, TargetError> {
+        let size = backup.segment_size;
+        // The record is nearly always in the last two segments.
+        let near = Lsn::new(size.floor(lsn).get().saturating_sub(size.bytes()));
+        for from in [near.max(backup.start_lsn), backup.start_lsn] {
+            let mut last = None;
+            self.scan(backup, from, lsn, |record| {
+                if record.end() <= lsn {
+                    last = Some((record.start(), record.end()));
+                }
+                Ok(record.end() < lsn)
+            })
+            .await?;
+            if let Some((start, end)) = last {
+                let stop =
+                    if end <= backup.stop_lsn { Stop::AtConsistency } else { Stop::After(start) };
+                return Ok(self.resolved(backup, stop, end.max(backup.stop_lsn), None, None));
+            }
+        }
+        Ok(self.resolved(backup, Stop::AtConsistency, backup.stop_lsn, None, None))
+    }
+
+    async fn at_time(&self, target: &Target, time: Timestamp) -> Result<Resolved, TargetError> {
+        let usable = self.usable()?;
+        let Some(backup) = usable.iter().rfind(|backup| backup.stopped_at <= time) else {
+            return Err(self.too_early(target, &usable));
+        };
+        let until = self.index.complete_until(self.timeline, backup.start_lsn);
+        let wanted = PgTimestamp::from_unix_microseconds(time.as_microsecond());
+        let version = backup.version;
+        let mut inside: Option<Neighbour> = None;
+        let mut outside: Option<(Neighbour, Lsn)> = None;
+        let mut last = None;
+        self.scan(backup, backup.start_lsn, until, |record| {
+            if record.resource_manager() == ResourceManager::TRANSACTION
+                && let Ok(TransactionRecord::End(end)) = TransactionRecord::parse(record, version)
+            {
+                let neighbour = Neighbour {
+                    transaction: end.transaction,
+                    time: to_timestamp(end.time),
+                    lsn: record.start(),
+                };
+                if end.time > wanted {
+                    outside = Some((neighbour, record.header().previous));
+                    return Ok(false);
+                }
+                inside = Some(neighbour);
+            }
+            last = Some((record.start(), record.end()));
+            Ok(true)
+        })
+        .await?;
+        let at_or_behind = |start: Lsn, end: Lsn| {
+            if end <= backup.stop_lsn { Stop::AtConsistency } else { Stop::After(start) }
+        };
+        if let Some((outside, _)) = outside {
+            let (start, end) = last.unwrap_or((backup.start_lsn, backup.stop_lsn));
+            let stop = at_or_behind(start, end);
+            let needed = end.max(backup.stop_lsn);
+            return Ok(self.resolved(backup, stop, needed, inside, Some(outside)));
+        }
+        // No later end of a transaction is stored: it must be known that there was none.
+        let complete_at = complete_at(self.repository, self.index, self.timeline, backup, until).await?;
+        let known = complete_at.max(inside.map(|inside| inside.time));
+        if known.is_some_and(|known| known >= time) {
+            let (start, end) = last.unwrap_or((backup.start_lsn, backup.stop_lsn));
+            let needed = end.max(backup.stop_lsn);
+            return Ok(self.resolved(backup, at_or_behind(start, end), needed, inside, None));
+        }
+        match self.unreachable(target, backup, until).await? {
+            TargetError::TooLate { target, latest } => {
+                let latest = Point { time: known, lsn: latest.lsn };
+                Err(TargetError::TooLate { target, latest })
+            }
+            other => Err(other),
+        }
+    }
+
+    /// The last restore point of a name: its record's start and end.
+    async fn find_restore_point(&self, name: &str) -> Result<Option<(Lsn, Lsn)>, TargetError> {
+        let usable = self.usable()?;
+        let mut to = None;
+        for backup in usable.iter().rev() {
+            let complete = self.index.complete_until(self.timeline, backup.start_lsn);
+            let until = to.map_or(complete, |to: Lsn| to.min(complete));
+            let version = backup.version;
+            let mut found = None;
+            self.scan(backup, backup.start_lsn, until, |record| {
+                if record.resource_manager() == ResourceManager::XLOG
+                    && let Ok(XlogRecord::RestorePoint(point)) = XlogRecord::parse(record, version)
+                    && point.name == name.as_bytes()
+                {
+                    found = Some((record.start(), record.end()));
+                }
+                Ok(true)
+            })
+            .await?;
+            if found.is_some() {
+                return Ok(found);
+            }
+            to = Some(backup.start_lsn);
+        }
+        Ok(None)
+    }
+
+    /// Shows the records from `from` up to `until` to `visit` until it returns false.
+    async fn scan(
+        &self,
+        backup: &Backup,
+        from: Lsn,
+        until: Lsn,
+        visit: impl FnMut(&Record<'_>) -> Result<bool, TargetError>,
+    ) -> Result<(), TargetError> {
+        let begin = if from == backup.start_lsn { Begin::AtRecord } else { Begin::Search };
+        let scan = LogScan {
+            repository: self.repository,
+            index: self.index,
+            timeline: self.timeline,
+            version: backup.version,
+            segment_size: backup.segment_size,
+        };
+        scan.run(from, until, begin, visit).await
+    }
+}
+
+/// Whether a scan begins at a record's first byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// It does.
+    AtRecord,
+    /// The first record behind the position is to be found.
+    Search,
+}
+
+/// Reads stored log as records.
+pub struct LogScan<'a> {
+    /// The repository.
+    pub repository: &'a Repository,
+    /// The log.
+    pub index: &'a LogIndex,
+    /// The timeline in whose history it is read.
+    pub timeline: TimelineId,
+    /// The server's version.
+    pub version: MajorVersion,
+    /// The size of WAL segments.
+    pub segment_size: SegmentSize,
+}
+
+impl LogScan<'_> {
+    /// Shows the records from `from` up to `until` to `visit` until it returns false.
+    ///
+    /// # Errors
+    /// When log is missing or damaged, or `visit` fails.
+    pub async fn run(
+        &self,
+        from: Lsn,
+        until: Lsn,
+        begin: Begin,
+        mut visit: impl FnMut(&Record<'_>) -> Result<bool, TargetError>,
+    ) -> Result<(), TargetError> {
+        let mut decoder = match begin {
+            Begin::AtRecord => WalDecoder::new(self.version, self.segment_size, from),
+            Begin::Search => WalDecoder::searching(self.version, self.segment_size, from),
+        };
+        let first = decoder.position();
+        let missing = |_| RepositoryError::from(ObjectError::Damaged {
+            path: format!("log of timeline {}", self.timeline),
+            what: "some of what was to be read is missing",
+        });
+        let pieces = self.index.pieces(self.timeline, first, until).map_err(missing)?;
+        let mut reader = LogReader::new(self.repository.clone(), pieces)?;
+        while let Some((at, bytes)) = reader.next().await? {
+            let mut chunk = decoder.feed(at, &bytes);
+            loop {
+                match chunk.next()? {
+                    Next::Record(record) => {
+                        if !visit(&record)? {
+                            return Ok(());
+                        }
+                    }
+                    Next::NeedBytes => break,
+                    Next::End(_) => return Ok(()),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// PostgreSQL's time as one of ours, held within the range that ours has.
+pub fn to_timestamp(time: PgTimestamp) -> Timestamp {
+    Timestamp::from_microsecond(time.unix_microseconds()).unwrap_or(match time.raw() < 0 {
+        true => Timestamp::MIN,
+        false => Timestamp::MAX,
+    })
+}
