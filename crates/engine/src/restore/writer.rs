@@ -162,13 +162,21 @@ impl Writer {
     }
 
     fn open_file(&mut self, task: &Arc<FileTask>) -> Result<(), WriteError> {
-        if self.open.as_ref().is_some_and(|(open, _)| Arc::ptr_eq(open, task)) {
+        if self
+            .open
+            .as_ref()
+            .is_some_and(|(open, _)| Arc::ptr_eq(open, task))
+        {
             return Ok(());
         }
         let path = self.root.join(&task.path);
         let error = |action| {
             let path = path.clone();
-            move |source| WriteError::Target { action, path, source }
+            move |source| WriteError::Target {
+                action,
+                path,
+                source,
+            }
         };
         let file = OpenOptions::new()
             .read(true)
@@ -188,7 +196,8 @@ impl Writer {
         }
         // Where nothing is written the file reads as zeros.
         if metadata.len() != task.size {
-            file.set_len(task.size).map_err(error("set the length of"))?;
+            file.set_len(task.size)
+                .map_err(error("set the length of"))?;
         }
         self.open = Some((task.clone(), file));
         Ok(())
@@ -200,7 +209,9 @@ impl Writer {
         if !unit.overlays.is_empty() {
             return Ok(false);
         }
-        let Some((_, file)) = &self.open else { return Ok(false) };
+        let Some((_, file)) = &self.open else {
+            return Ok(false);
+        };
         self.contents.resize(unit.len, 0);
         if file.read_exact_at(&mut self.contents, unit.offset).is_err() {
             return Ok(false);
@@ -214,12 +225,23 @@ impl Writer {
 
     /// Makes the unit's contents.
     fn fill(&mut self, unit: &RestoreUnit) -> Result<(), WriteError> {
-        let mut wanted: Vec<(Layer, StoredFrame)> =
-            unit.laid.iter().map(|laid| (laid.layer, laid.stored)).collect();
-        wanted.extend(unit.overlays.iter().map(|overlay| (Layer::Top, overlay.stored)));
+        let mut wanted: Vec<(Layer, StoredFrame)> = unit
+            .laid
+            .iter()
+            .map(|laid| (laid.layer, laid.stored))
+            .collect();
+        wanted.extend(
+            unit.overlays
+                .iter()
+                .map(|overlay| (Layer::Top, overlay.stored)),
+        );
         let mut fetched = self.fetch(&unit.file, &wanted)?.into_iter();
 
-        let reach = unit.laid.iter().map(|l| l.at + l.stored.frame.raw as usize).max();
+        let reach = unit
+            .laid
+            .iter()
+            .map(|l| l.at + l.stored.frame.raw as usize)
+            .max();
         let mut contents = std::mem::take(&mut self.contents);
         contents.resize(reach.unwrap_or(0).max(unit.len), 0);
         for laid in &unit.laid {
@@ -230,7 +252,13 @@ impl Writer {
         let mut pages = std::mem::take(&mut self.pages);
         for overlay in &unit.overlays {
             pages.resize(overlay.stored.frame.raw as usize, 0);
-            self.decode(&unit.file, Layer::Top, &overlay.stored, fetched.next(), &mut pages)?;
+            self.decode(
+                &unit.file,
+                Layer::Top,
+                &overlay.stored,
+                fetched.next(),
+                &mut pages,
+            )?;
             for (from, to) in &overlay.pages {
                 let page = pages.get(*from..from + BLOCK_SIZE);
                 let place = contents.get_mut(*to..to + BLOCK_SIZE);
@@ -246,7 +274,9 @@ impl Writer {
     }
 
     fn write(&mut self, unit: &RestoreUnit) -> Result<(), WriteError> {
-        let Some((task, file)) = &self.open else { return Ok(()) };
+        let Some((task, file)) = &self.open else {
+            return Ok(());
+        };
         let zero = |laid: &super::units::LaidFrame| laid.stored.frame.codec == Codec::Zero;
         let mut written = 0;
         let put = |range: std::ops::Range<usize>| {
@@ -266,7 +296,11 @@ impl Writer {
             result = result.and_then(|()| put(written..unit.len));
         }
         let path = || self.root.join(&task.path);
-        result.map_err(|source| WriteError::Target { action: "write", path: path(), source })
+        result.map_err(|source| WriteError::Target {
+            action: "write",
+            path: path(),
+            source,
+        })
     }
 
     /// Fetches the stored form of frames, in the order given.
@@ -281,8 +315,10 @@ impl Writer {
             let mut end = first.frame.offset + u64::from(first.frame.stored);
             let joins = |(other, next): &&(Layer, StoredFrame)| {
                 let at = next.frame.offset;
-                let joins =
-                    other == layer && next.pack == first.pack && at >= end && at - end <= FETCH_GAP_BYTES;
+                let joins = other == layer
+                    && next.pack == first.pack
+                    && at >= end
+                    && at - end <= FETCH_GAP_BYTES;
                 if joins {
                     end = at + u64::from(next.frame.stored);
                 }
@@ -294,7 +330,10 @@ impl Writer {
             let start = first.frame.offset;
             let bytes = if end > start {
                 self.remember(file, *layer, first.pack)?;
-                let path = self.keys.get(&(*layer, first.pack)).map_or("", |pack| &pack.path);
+                let path = self
+                    .keys
+                    .get(&(*layer, first.pack))
+                    .map_or("", |pack| &pack.path);
                 let store = self.source.repository.store();
                 self.source
                     .runtime
@@ -320,17 +359,28 @@ impl Writer {
             Layer::Base => &self.source.base,
             Layer::Top => &self.source.top,
         };
-        let unknown = || WriteError::UnknownPack { number, path: file.path.clone() };
+        let unknown = || WriteError::UnknownPack {
+            number,
+            path: file.path.clone(),
+        };
         let pack = packs.get(number as usize).ok_or_else(unknown)?;
         let identity = pack.identity();
         let keys = self.source.repository.keys();
-        let key =
-            keys.object_key(identity.data_key, identity.id).map_err(RepositoryError::from)?;
+        let key = keys
+            .object_key(identity.data_key, identity.id)
+            .map_err(RepositoryError::from)?;
         let path = layout::pack(&self.source.instance, &pack.backup, pack.id);
         if self.keys.len() >= REMEMBERED_PACKS {
             self.keys.clear();
         }
-        self.keys.insert((layer, number), OpenPack { path, header: identity.header(), key });
+        self.keys.insert(
+            (layer, number),
+            OpenPack {
+                path,
+                header: identity.header(),
+                key,
+            },
+        );
         Ok(())
     }
 
@@ -347,7 +397,9 @@ impl Writer {
             return Ok(());
         }
         self.remember(file, layer, stored.pack)?;
-        let Some(pack) = self.keys.get(&(layer, stored.pack)) else { return Ok(()) };
+        let Some(pack) = self.keys.get(&(layer, stored.pack)) else {
+            return Ok(());
+        };
         let mut bytes = bytes.unwrap_or_default();
         self.decoder
             .decode(&stored.frame, &pack.header, &pack.key, &mut bytes, target)
@@ -367,4 +419,3 @@ fn damaged(pack: &str, source: FrameError) -> WriteError {
 
 /// `O_NOFOLLOW`: a link in the place of a file is never written through.
 const NO_FOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
-
