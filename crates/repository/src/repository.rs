@@ -135,8 +135,10 @@ impl Repository {
         secrets: &[Secret],
         now: Timestamp,
     ) -> Result<Self, RepositoryError> {
-        let url = store.url().to_string();
-        refuse_taken(&store, &url).await?;
+        Self::refuse_taken(&store).await?;
+        for leftover in store.list("keys").await? {
+            store.delete(&leftover.path).await?;
+        }
         let id = Uuid::new_v4();
         let root = RootKey::random(id)?;
         // Everything that can be refused comes before the first write.
@@ -168,6 +170,30 @@ impl Repository {
             keys: keys.into(),
             id,
         })
+    }
+
+    /// Looks whether a repository can be made in a store; changes nothing.
+    ///
+    /// # Errors
+    /// When something lies there already.
+    pub async fn refuse_taken(store: &Store) -> Result<(), RepositoryError> {
+        let url = store.url().to_string();
+        if let Some(marker) = read_marker(store, &url).await? {
+            let created = marker.created;
+            return Err(RepositoryError::Exists { url, created });
+        }
+        // Keys without a marker are what an interrupted `init` left: nothing was ever sealed with them.
+        let objects = store.list("").await?;
+        match objects
+            .into_iter()
+            .find(|info| !info.path.starts_with("keys/"))
+        {
+            None => Ok(()),
+            Some(found) => Err(RepositoryError::Foreign {
+                url,
+                found: found.path,
+            }),
+        }
     }
 
     /// Opens the repository in a store.
@@ -510,31 +536,6 @@ async fn open_root(store: &Store, id: Uuid, secret: &Secret) -> Result<RootKey, 
         slots.push(get_json::<KeySlot>(store, &info.path).await?);
     }
     Ok(RootKey::open(id, &slots, secret)?)
-}
-
-async fn refuse_taken(store: &Store, url: &str) -> Result<(), RepositoryError> {
-    if let Some(marker) = read_marker(store, url).await? {
-        return Err(RepositoryError::Exists {
-            url: url.to_owned(),
-            created: marker.created,
-        });
-    }
-    // Keys without a marker are what an interrupted `init` left: nothing was ever sealed with them.
-    let foreign = store
-        .list("")
-        .await?
-        .into_iter()
-        .find(|info| !info.path.starts_with("keys/"));
-    if let Some(found) = foreign {
-        return Err(RepositoryError::Foreign {
-            url: url.to_owned(),
-            found: found.path,
-        });
-    }
-    for leftover in store.list("keys").await? {
-        store.delete(&leftover.path).await?;
-    }
-    Ok(())
 }
 
 async fn read_marker(store: &Store, url: &str) -> Result<Option<Marker>, RepositoryError> {
