@@ -17,6 +17,8 @@ pub struct Window {
     pub instance: InstanceName,
     /// Finished backups.
     pub backups: usize,
+    /// Backups whose manifests are damaged.
+    pub damaged: Vec<everpoint_repository::BackupId>,
     /// Stretches in which every point can be restored, oldest first. More than one where log is missing.
     pub ranges: Vec<Range>,
     /// Gaps that were recorded when they arose.
@@ -48,7 +50,8 @@ pub async fn window(
     repository: &Repository,
     instance: &InstanceName,
 ) -> Result<Window, RepositoryError> {
-    let backups = repository.backups(instance).await?;
+    let found = repository.readable_backups(instance).await?;
+    let backups = found.backups;
     let index = repository.log_index(instance).await?;
     let gaps = repository.gaps(instance).await?;
     let timeline = index
@@ -87,6 +90,7 @@ pub async fn window(
     };
     let instance = instance.clone();
     Ok(Window {
+        damaged: found.unreadable.into_iter().map(|(id, _)| id).collect(),
         instance,
         backups: backups.len(),
         ranges,

@@ -3,7 +3,7 @@
 //! ```text
 //! everpoint.json                                     what this is: format version, identifier
 //! keys/slots/<id>.json                               the root key, sealed by one secret
-//! keys/data/<id>.json                                a data key, sealed by the root key
+//! keys/data/<number>-<id>.json                       a data key, sealed by the root key
 //! instances/<name>/instance/<revision>-<id>          what is known of the instance
 //! instances/<name>/backups/<backup>/manifest-<id>    written last
 //! instances/<name>/packs/<backup>/<id>               frames of data files

@@ -129,6 +129,18 @@ pub enum ReceiveError {
         /// As found.
         found: SystemIdentifier,
     },
+    /// The server went back behind what is stored.
+    #[error(
+        "the repository holds log of `{instance}` up to {stored}, and the server is only at {server}: it was set back to an earlier state without a new timeline, so what follows is another history. Add it under a new name (everpoint instance add) and take a full backup there"
+    )]
+    Diverged {
+        /// The instance.
+        instance: InstanceName,
+        /// The end of what is stored.
+        stored: Lsn,
+        /// Where the server is.
+        server: Lsn,
+    },
     /// The server left out bytes.
     #[error("the server sent log at {found} where {expected} was due")]
     OutOfOrder {
@@ -147,7 +159,10 @@ impl ReceiveError {
         match self {
             Self::Replication(error) => error.is_transient(),
             Self::Notifications(_) | Self::OutOfOrder { .. } => true,
-            Self::Repository(_) | Self::OtherCluster { .. } | Self::Interrupted => false,
+            Self::Repository(_)
+            | Self::OtherCluster { .. }
+            | Self::Diverged { .. }
+            | Self::Interrupted => false,
         }
     }
 }
@@ -230,7 +245,15 @@ impl Receiver<'_> {
         let history = self.store_history(&mut client, identity.timeline).await?;
         self.make_slot(&mut client).await?;
         let index = self.repository.log_index(&self.plan.instance).await?;
-        let from = stored_until(&index, &history).filter(|from| *from <= identity.flushed);
+        let from = stored_until(&index, &history);
+        if let Some(stored) = from.filter(|from| *from > identity.flushed) {
+            let (instance, server) = (self.plan.instance.clone(), identity.flushed);
+            return Err(ReceiveError::Diverged {
+                instance,
+                stored,
+                server,
+            });
+        }
         let started = self.start(client, &identity, &history, from).await;
         let (mut stream, mut at, mut timeline) = match (started, from) {
             (Err(error), Some(from)) if is_lost(&error) => {

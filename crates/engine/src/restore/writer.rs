@@ -2,9 +2,9 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    fs::{File, OpenOptions},
+    fs::{File, OpenOptions, Permissions},
     io,
-    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::PathBuf,
     sync::Arc,
 };
@@ -224,6 +224,11 @@ impl Writer {
         {
             std::os::unix::fs::fchown(&file, Some(owner.user), Some(owner.group))
                 .map_err(error("give away"))?;
+        }
+        // The umask may have taken bits away.
+        if metadata.mode() & 0o7777 != task.mode {
+            file.set_permissions(Permissions::from_mode(task.mode))
+                .map_err(error("set permissions of"))?;
         }
         // Where nothing is written the file reads as zeros.
         if metadata.len() != task.size {
