@@ -68,7 +68,8 @@ pub async fn window(
         {
             continue;
         }
-        let latest = complete_at(repository, &index, timeline, backup, latest_lsn).await?;
+        let latest =
+            complete_at(repository, instance, &index, timeline, backup, latest_lsn).await?;
         let range = Range {
             timeline,
             earliest: backup.stopped_at,
@@ -124,6 +125,7 @@ pub fn usable<'a>(
 /// When the last log backup cannot be read.
 pub async fn complete_at(
     repository: &Repository,
+    instance: &InstanceName,
     index: &LogIndex,
     timeline: TimelineId,
     backup: &Backup,
@@ -135,6 +137,9 @@ pub async fn complete_at(
     let Some(last) = pieces.last().filter(|last| last.stretch.end == until) else {
         return Ok(None);
     };
+    let marked = repository
+        .marked_complete_at(instance, last.stretch.timeline, until)
+        .await?;
     let (store, keys) = (repository.store(), repository.keys());
     let stretch = &last.stretch;
     let object =
@@ -146,5 +151,5 @@ pub async fn complete_at(
             what,
         }
     })?;
-    Ok(metadata.complete_at)
+    Ok(metadata.complete_at.max(marked))
 }

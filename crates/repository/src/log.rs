@@ -31,6 +31,13 @@ pub struct LogMetadata {
     pub hash: String,
 }
 
+impl LogMetadata {
+    /// Whether it belongs to the log backup of that name.
+    pub fn is_of(&self, stretch: &LogStretch) -> bool {
+        self.timeline == stretch.timeline && self.start == stretch.start && self.end == stretch.end
+    }
+}
+
 /// A timeline's history, as stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimelineDocument {
@@ -38,6 +45,18 @@ pub struct TimelineDocument {
     pub timeline: TimelineId,
     /// The text of its history file.
     pub text: String,
+}
+
+/// That the server had written nothing behind a position at some moment, as stored: an idle server makes no
+/// log backups, and points up to that moment can be restored all the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MarkDocument {
+    /// The timeline.
+    pub timeline: TimelineId,
+    /// The end of its log.
+    pub lsn: Lsn,
+    /// The moment, by the server's clock.
+    pub complete_at: Timestamp,
 }
 
 /// Write-ahead log that is lost, as stored.

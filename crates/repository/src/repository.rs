@@ -11,12 +11,12 @@ use crate::{
     ids::{BackupId, InstanceName, ObjectId},
     keys::{KeyError, KeyRing, KeySlot, RecoveryKey, RootKey, SealedDataKey, Secret},
     layout,
-    log::{GapDocument, LogIndex, LogStretch, TimelineDocument},
+    log::{GapDocument, LogIndex, LogStretch, MarkDocument, TimelineDocument},
     manifest::ManifestReader,
     object::{ObjectError, ObjectIdentity, ObjectKind, SealedObject},
     store::{Store, StoreError},
 };
-use everpoint_pgformat::timeline::TimelineHistory;
+use everpoint_pgformat::{Lsn, TimelineId, timeline::TimelineHistory};
 
 /// The repository format that is written, and the newest that is read.
 pub const REPOSITORY_VERSION: u32 = 1;
@@ -461,6 +461,53 @@ impl Repository {
         let path = |id| layout::timeline(name, history.timeline, id);
         document::write(&self.store, &self.keys, path, history).await?;
         Ok(())
+    }
+
+    /// Stores a mark; older ones of its timeline are of no more use and go.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn write_mark(
+        &self,
+        name: &InstanceName,
+        mark: &MarkDocument,
+    ) -> Result<(), RepositoryError> {
+        let before = self.store.list(&layout::marks(name)).await?;
+        let time_us = u64::try_from(mark.complete_at.as_microsecond()).unwrap_or(0);
+        let path = |id| layout::mark(name, mark.timeline, mark.lsn, time_us, id);
+        document::write(&self.store, &self.keys, path, mark).await?;
+        for old in before {
+            let timeline =
+                layout::parse_last(&old.path).and_then(|(fields, _)| fields.first().copied());
+            if timeline == Some(u64::from(mark.timeline.get())) {
+                self.store.delete(&old.path).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The latest moment at which the log of `timeline` was known to end at `lsn`, by the marks.
+    ///
+    /// # Errors
+    /// When the store fails or a mark is damaged.
+    pub async fn marked_complete_at(
+        &self,
+        name: &InstanceName,
+        timeline: TimelineId,
+        lsn: Lsn,
+    ) -> Result<Option<Timestamp>, RepositoryError> {
+        let mut latest = None;
+        for info in self.store.list(&layout::marks(name)).await? {
+            let Some((_, id)) = layout::parse_last(&info.path) else {
+                continue;
+            };
+            let mark: MarkDocument =
+                document::read(&self.store, &self.keys, &info.path, id).await?;
+            if mark.timeline == timeline && mark.lsn == lsn {
+                latest = latest.max(Some(mark.complete_at));
+            }
+        }
+        Ok(latest)
     }
 
     /// Records that write-ahead log is lost.

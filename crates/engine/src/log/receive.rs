@@ -17,7 +17,7 @@ use everpoint_instance::{
 use everpoint_pgformat::{Lsn, SystemIdentifier, TimelineId, timeline::TimelineHistory};
 use everpoint_repository::{
     InstanceName, Repository, RepositoryError,
-    log::{GapDocument, LogIndex, TimelineDocument},
+    log::{GapDocument, LogIndex, MarkDocument, TimelineDocument},
 };
 use jiff::Timestamp;
 use tokio::{
@@ -398,6 +398,11 @@ impl Receiver<'_> {
         Ok((stream, to, next))
     }
 
+    /// How often it is recorded that nothing came.
+    fn mark_interval(&self) -> Duration {
+        self.plan.interval.max(STATUS_INTERVAL)
+    }
+
     /// One timeline's stream.
     async fn stream(
         &self,
@@ -422,6 +427,7 @@ impl Receiver<'_> {
             storing: None,
             cut_due: None,
             asked: false,
+            mark_due: Instant::now() + self.mark_interval(),
         };
         let ended = streaming.run(stream, notifications).await;
         // Whatever ended the stream: what was received is stored.
@@ -443,6 +449,8 @@ struct Streaming<'a> {
     cut_due: Option<Instant>,
     /// A cut was asked for while nothing had arrived yet.
     asked: bool,
+    /// When to record that nothing came, if nothing comes.
+    mark_due: Instant,
 }
 
 impl Streaming<'_> {
@@ -474,7 +482,9 @@ impl Streaming<'_> {
                 () = sleep_until(cut_due), if self.cut_due.is_some() => self.begin_storing().await?,
                 () = sleep_until(status_due) => {
                     status_due = Instant::now() + STATUS_INTERVAL;
-                    self.report(stream, ReplyWanted::No).await?;
+                    self.mark().await?;
+                    // The answer says whether there is anything that has not been sent yet.
+                    self.report(stream, ReplyWanted::Yes).await?;
                 }
                 call = next_call(&mut notifications) => match call {
                     Some(CUT_REQUEST) => {
@@ -488,6 +498,30 @@ impl Streaming<'_> {
                 _ = stop.wait_for(|stop| *stop) => return Ok(StreamEnd::Done),
             }
         }
+    }
+
+    /// Records up to when an idle server is known to have written nothing.
+    async fn mark(&mut self) -> Result<(), ReceiveError> {
+        let idle = self.cut.is_empty() && self.storing.is_none();
+        let (true, true, Some(complete_at)) = (
+            idle,
+            Instant::now() >= self.mark_due,
+            self.cut.known_complete_at(),
+        ) else {
+            return Ok(());
+        };
+        self.mark_due = Instant::now() + self.receiver.mark_interval();
+        let (timeline, lsn) = (self.cut.timeline(), self.cut.end());
+        let mark = MarkDocument {
+            timeline,
+            lsn,
+            complete_at,
+        };
+        Ok(self
+            .context
+            .repository
+            .write_mark(&self.context.instance, &mark)
+            .await?)
     }
 
     fn is_done(&self) -> bool {

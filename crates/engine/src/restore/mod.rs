@@ -177,7 +177,7 @@ pub async fn plan(
     };
     let resolver = Resolver {
         repository,
-        instance: request.instance.as_str(),
+        instance: &request.instance,
         backups: &backups,
         index: &index,
         timeline,
