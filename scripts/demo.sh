@@ -6,8 +6,8 @@ cd "$(dirname "$0")/.."
 
 everpoint=${CARGO_TARGET_DIR:-target}/release/everpoint
 everpoint=$(realpath "$everpoint")
-bin=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -1)
-[ -x "$bin/postgres" ] || { echo "demo: no PostgreSQL under /usr/lib/postgresql; run make setup" >&2; exit 1; }
+. scripts/places.sh
+bin=$(postgres_bin 15) || { echo "demo: no PostgreSQL 15; run make setup" >&2; exit 1; }
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/everpoint-demo.XXXXXX")
 receiver=

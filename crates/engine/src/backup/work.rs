@@ -147,6 +147,8 @@ enum Choice {
     Whole,
     /// Pages changed since this position, or behind the file's end in the base.
     Since { base_start: Lsn, base_blocks: u64 },
+    /// Stretches of a frame's size whose contents are not those of the base.
+    Differing,
 }
 
 impl Worker {
@@ -219,9 +221,14 @@ impl Worker {
         };
         let choice = match (relation, &unit.prior, self.context.base_start) {
             (Some(file), Some(prior), Some(base_start)) if file.fork == Fork::Main => {
-                Choice::Since {
-                    base_start,
-                    base_blocks: prior.size / BLOCK_SIZE as u64,
+                let base_blocks = prior.size / BLOCK_SIZE as u64;
+                match self.context.checksums {
+                    true => Choice::Since {
+                        base_start,
+                        base_blocks,
+                    },
+                    // Without checksums a page may change and keep its LSN: VACUUM marks it all-visible.
+                    false => Choice::Differing,
                 }
             }
             _ => Choice::Whole,
@@ -239,6 +246,7 @@ impl Worker {
                 };
                 (self.store_changed(unit, database, &buffer, changed)?, 0)
             }
+            Choice::Differing => (self.store_differing(unit, database, &buffer)?, 0),
         };
         self.buffer = buffer;
         Ok(Some(ReadUnit {
@@ -311,6 +319,37 @@ impl Worker {
         }
         self.changed = pending;
         Ok(Content::Blocks { runs, frames })
+    }
+
+    fn store_differing(
+        &mut self,
+        unit: &Unit,
+        database: Option<Oid>,
+        buffer: &[u8],
+    ) -> Result<Content, WorkError> {
+        let size = frame_bytes(unit.file.size);
+        let first = usize::try_from(unit.offset).unwrap_or(usize::MAX) / size;
+        let base = match unit.prior.as_deref().map(|prior| &prior.content) {
+            Some(Content::Whole(frames)) => frames.as_slice(),
+            _ => &[],
+        };
+        let same: Vec<bool> = buffer
+            .chunks(size)
+            .zip(first..)
+            .map(|(contents, index)| {
+                base.get(index).is_some_and(|known| {
+                    known.frame.raw as usize == contents.len()
+                        && known.hash == *blake3::hash(contents).as_bytes()
+                })
+            })
+            .collect();
+        let blocks = (size / BLOCK_SIZE) as u64;
+        let start = unit.offset / BLOCK_SIZE as u64;
+        let changed = |block: u64, _: &page::Page| {
+            let index = usize::try_from((block - start) / blocks).unwrap_or(usize::MAX);
+            !same.get(index).copied().unwrap_or(false)
+        };
+        self.store_changed(unit, database, buffer, changed)
     }
 
     fn append(
