@@ -190,7 +190,8 @@ impl ChangeMap {
 
     /// Takes note that a fork was cut to `limit` blocks; to 0 when it was created or dropped.
     pub fn cut(&mut self, id: ForkId, limit: BlockNumber) {
-        if self.is_whole(id.relation) || self.everything.is_some() {
+        let is_told_otherwise = self.is_whole(id.relation) || self.everything.is_some();
+        if is_told_otherwise || id.fork == Fork::FreeSpaceMap {
             return;
         }
         let changes = self.entry(id);
