@@ -2,8 +2,8 @@
 //!
 //! `wal_records [--page-crcs] <major version> <directory> <timeline> <start> [<end>]` prints a line for each record that
 //! starts at or after `start` and ends at or before `end`: its position, resource manager, info bits,
-//! transaction, length without and with page images, the record before, and its blocks. The last line says
-//! why it ended. With `--page-crcs`, each page image is unpacked and the CRC-32C of the page printed.
+//! transaction, length without and with page images, the record before, its blocks, and behind a `;` what
+//! the end of a transaction or a restore point says. The last line says why it ended. With `--page-crcs`, each page image is unpacked and the CRC-32C of the page printed.
 
 use std::{env, error::Error, fs, io::Write, path::Path};
 
@@ -15,8 +15,12 @@ use everpoint_pgformat::{
         crc32c,
         decoder::{Next, WalDecoder},
         page::{LONG_HEADER_SIZE, WalPageHeader},
+        payload::PayloadError,
         record::Record,
+        resource_manager::ResourceManager,
         segment::{SegmentName, SegmentSize},
+        transaction::TransactionRecord,
+        xlog::XlogRecord,
     },
 };
 
@@ -51,7 +55,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             match chunk.next() {
                 Ok(Next::Record(record)) if record.end() > end => break 'segments,
                 Ok(Next::Record(record)) => {
-                    write!(out, "{}", line(&record))?;
+                    write!(out, "{}{}", line(&record), details(&record, version)?)?;
                     if page_crcs {
                         write!(out, "{}", image_crcs(&record))?;
                     }
@@ -138,4 +142,35 @@ fn image_crcs(record: &Record<'_>) -> String {
         };
     }
     text
+}
+
+fn details(record: &Record<'_>, version: MajorVersion) -> Result<String, PayloadError> {
+    Ok(match record.resource_manager() {
+        ResourceManager::TRANSACTION => match TransactionRecord::parse(record, version)? {
+            TransactionRecord::End(end) => format!(
+                "; {:?} {} time {} children {} relations {}",
+                end.kind,
+                end.transaction,
+                end.time.unix_microseconds(),
+                end.children.iter().len(),
+                end.dropped_relations.iter().len()
+            ),
+            TransactionRecord::Prepare(prepare) => format!(
+                "; Prepare {} time {} children {} relations {}",
+                prepare.transaction,
+                prepare.time.unix_microseconds(),
+                prepare.children.iter().len(),
+                prepare.dropped_on_commit.iter().len()
+            ),
+            _ => String::new(),
+        },
+        ResourceManager::XLOG => match XlogRecord::parse(record, version)? {
+            XlogRecord::RestorePoint(point) => {
+                format!("; restore point {}", String::from_utf8_lossy(point.name))
+            }
+            XlogRecord::Checkpoint(checkpoint) => format!("; redo {}", checkpoint.redo),
+            _ => String::new(),
+        },
+        _ => String::new(),
+    })
 }
