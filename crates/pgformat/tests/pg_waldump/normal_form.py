@@ -2,7 +2,8 @@
 
     normal_form.py < output of TZ=UTC pg_waldump > lines
 
-Info bits are left out, since pg_waldump does not print them.
+Info bits are left out, since pg_waldump does not print them. For servers that come without pg_waldump,
+walinspect.sql makes the same output by the extension pg_walinspect.
 """
 
 import calendar
@@ -15,11 +16,12 @@ RECORD = re.compile(
     r"lsn: (?P<lsn>\S+), prev (?P<prev>\S+), desc: (?P<desc>.*)$"
 )
 BLOCK = re.compile(
-    r"blkref #(\d+): rel (\d+)/(\d+)/(\d+)( fork \w+)? blk (\d+)( FPW for WAL verification| FPW)?"
+    r"(?P<start>blkref #\d+: rel \d+/\d+/\d+)(?: fork main)?(?P<end>(?: fork \w+)? blk \d+)"
+    r"(?: \(?(?P<image>FPW for WAL verification|FPW)\)?)?"
 )
 END = re.compile(
     r"^(?P<kind>COMMIT|ABORT|COMMIT_PREPARED|ABORT_PREPARED|PREPARE) (?:(?:gid )?(?P<id>.*?): )?"
-    r"(?P<date>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)\.(?P<micro>\d{6}) UTC(?P<rest>.*)$"
+    r"(?P<date>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)(?:\.(?P<micro>\d{1,6}))?(?: UTC|\+00)(?P<rest>.*)$"
 )
 KINDS = {
     "COMMIT": "Commit",
@@ -46,12 +48,13 @@ def details(manager, transaction, desc):
         kind = KINDS[end["kind"]]
         ended = end["id"] if kind.endswith("Prepared") else transaction
         relations = listed(end["rest"], r"rels(?:\(commit\))?")
+        micro = (end["micro"] or "").ljust(6, "0")
         return (
-            f"; {kind} {ended} time {seconds}{end['micro']} "
+            f"; {kind} {ended} time {seconds}{micro} "
             f"children {listed(end['rest'], 'subxacts')} relations {relations}"
         )
     if manager == "XLOG" and desc.startswith("RESTORE_POINT "):
-        return f"; restore point {desc.removeprefix('RESTORE_POINT ')}"
+        return f"; restore point {desc.removeprefix('RESTORE_POINT ').rstrip()}"
     if manager == "XLOG" and (redo := re.match(r"CHECKPOINT_(?:SHUTDOWN|ONLINE) redo (\S+?);", desc)):
         return f"; redo {lsn(redo[1])}"
     return ""
@@ -68,7 +71,9 @@ def normal_form(output):
             f"prev {lsn(record['prev'])}"
         )
         for block in BLOCK.finditer(record["desc"]):
-            line += " " + block[0]
+            line += f" {block['start']}{block['end']}"
+            if block["image"]:
+                line += f" {block['image']}"
         yield line + details(record["manager"], record["tx"], record["desc"])
 
 
