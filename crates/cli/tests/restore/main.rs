@@ -3,5 +3,8 @@
 mod everpoint;
 mod versions;
 
+mod databases;
+mod large;
 mod point_in_time;
+mod settings;
 mod whole;

@@ -1,6 +1,6 @@
 //! The work of a backup: files cut into units, and what a worker makes of one.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 use everpoint_pgformat::{
     BlockNumber, Lsn, MajorVersion, Oid,
@@ -52,8 +52,11 @@ pub struct WorkContext {
     pub checksums: bool,
     /// The start of this backup.
     pub backup_start: Lsn,
-    /// For a differential, the start of its base: pages changed before it are in the base.
+    /// For a differential, the start of its base: pages changed before it are in the base. Without it files
+    /// are compared with the base's by their contents.
     pub base_start: Option<Lsn>,
+    /// Databases whose pages' LSNs tell nothing of the base: their contents are compared, too.
+    pub made_anew: Arc<BTreeSet<Oid>>,
 }
 
 /// What of a file one unit holds.
@@ -217,8 +220,12 @@ impl Worker {
             }
             None => Vec::new(),
         };
+        let database = kind.database();
+        let made_anew = database.is_some_and(|database| self.context.made_anew.contains(&database));
         let choice = match (relation, &unit.prior, self.context.base_start) {
-            (Some(file), Some(prior), Some(base_start)) if file.fork == Fork::Main => {
+            (Some(file), Some(prior), Some(base_start))
+                if file.fork == Fork::Main && !made_anew =>
+            {
                 Choice::Since {
                     base_start,
                     base_blocks: prior.size / BLOCK_SIZE as u64,
@@ -226,7 +233,6 @@ impl Worker {
             }
             _ => Choice::Whole,
         };
-        let database = kind.database();
         let (content, reused_bytes) = match choice {
             Choice::Whole => self.store_whole(unit, database, &buffer)?,
             Choice::Since {
