@@ -1,9 +1,15 @@
 //! How far an operation is: numbers that others may read at any time.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
+
+/// How often a waiting operation looks whether it was cancelled.
+const CANCEL_POLL: Duration = Duration::from_millis(100);
 
 /// The progress of one operation. Cheap to clone; all clones are the same progress.
 #[derive(Clone, Debug, Default)]
@@ -73,6 +79,13 @@ impl Progress {
     /// Whether it was asked to end.
     pub fn is_cancelled(&self) -> bool {
         self.shared.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// Waits until it was asked to end.
+    pub async fn cancelled(&self) {
+        while !self.is_cancelled() {
+            tokio::time::sleep(CANCEL_POLL).await;
+        }
     }
 
     /// Where it stands now.

@@ -8,7 +8,7 @@ use everpoint_repository::{
     document,
     frame::{Codec, FrameDecoder},
     layout,
-    log::{GapDocument, LogStretch, TimelineDocument},
+    log::{GapDocument, LogMetadata, LogStretch, MarkDocument, TimelineDocument},
     manifest::StoredFrame,
     object::{ObjectKind, SealedObject},
 };
@@ -276,6 +276,14 @@ impl Verifier<'_> {
                     continue;
                 }
             };
+            let metadata: Option<LogMetadata> = serde_json::from_slice(object.metadata()).ok();
+            let Some(metadata) = metadata.filter(|metadata| metadata.is_of(&stretch)) else {
+                self.damage(
+                    &info.path,
+                    "it holds other log than its name says".to_owned(),
+                );
+                continue;
+            };
             let raw: u64 = object
                 .frames()
                 .iter()
@@ -291,17 +299,27 @@ impl Verifier<'_> {
             if self.depth == Depth::Presence {
                 continue;
             }
+            let mut hasher = blake3::Hasher::new();
+            let mut whole = true;
             for frame in object.frames() {
                 match object.read(store, frame, &mut self.decoder).await {
                     Ok(bytes) => {
+                        hasher.update(&bytes);
                         self.report.verified_bytes += bytes.len() as u64;
                         self.progress.add_bytes(bytes.len() as u64);
                     }
                     Err(error) => {
                         self.damage(&info.path, chain(&error));
+                        whole = false;
                         break;
                     }
                 }
+            }
+            if whole && hasher.finalize().to_hex().as_str() != metadata.hash {
+                self.damage(
+                    &info.path,
+                    "its log is not the one that was stored".to_owned(),
+                );
             }
         }
         Ok(())
@@ -314,6 +332,7 @@ impl Verifier<'_> {
             layout::descriptions(self.instance),
             layout::timelines(self.instance),
             layout::gaps(self.instance),
+            layout::marks(self.instance),
         ];
         for (kind, folder) in folders.iter().enumerate() {
             for info in store.list(folder).await? {
@@ -327,6 +346,9 @@ impl Verifier<'_> {
                         .await
                         .map(drop),
                     1 => document::read::<TimelineDocument>(store, keys, &info.path, id)
+                        .await
+                        .map(drop),
+                    3 => document::read::<MarkDocument>(store, keys, &info.path, id)
                         .await
                         .map(drop),
                     _ => document::read::<GapDocument>(store, keys, &info.path, id)

@@ -17,6 +17,8 @@ pub struct Window {
     pub instance: InstanceName,
     /// Finished backups.
     pub backups: usize,
+    /// Backups whose manifests are damaged.
+    pub damaged: Vec<everpoint_repository::BackupId>,
     /// Stretches in which every point can be restored, oldest first. More than one where log is missing.
     pub ranges: Vec<Range>,
     /// Gaps that were recorded when they arose.
@@ -48,7 +50,8 @@ pub async fn window(
     repository: &Repository,
     instance: &InstanceName,
 ) -> Result<Window, RepositoryError> {
-    let backups = repository.backups(instance).await?;
+    let found = repository.readable_backups(instance).await?;
+    let backups = found.backups;
     let index = repository.log_index(instance).await?;
     let gaps = repository.gaps(instance).await?;
     let timeline = index
@@ -65,7 +68,8 @@ pub async fn window(
         {
             continue;
         }
-        let latest = complete_at(repository, &index, timeline, backup, latest_lsn).await?;
+        let latest =
+            complete_at(repository, instance, &index, timeline, backup, latest_lsn).await?;
         let range = Range {
             timeline,
             earliest: backup.stopped_at,
@@ -87,6 +91,7 @@ pub async fn window(
     };
     let instance = instance.clone();
     Ok(Window {
+        damaged: found.unreadable.into_iter().map(|(id, _)| id).collect(),
         instance,
         backups: backups.len(),
         ranges,
@@ -120,6 +125,7 @@ pub fn usable<'a>(
 /// When the last log backup cannot be read.
 pub async fn complete_at(
     repository: &Repository,
+    instance: &InstanceName,
     index: &LogIndex,
     timeline: TimelineId,
     backup: &Backup,
@@ -131,6 +137,9 @@ pub async fn complete_at(
     let Some(last) = pieces.last().filter(|last| last.stretch.end == until) else {
         return Ok(None);
     };
+    let marked = repository
+        .marked_complete_at(instance, last.stretch.timeline, until)
+        .await?;
     let (store, keys) = (repository.store(), repository.keys());
     let stretch = &last.stretch;
     let object =
@@ -142,5 +151,5 @@ pub async fn complete_at(
             what,
         }
     })?;
-    Ok(metadata.complete_at)
+    Ok(metadata.complete_at.max(marked))
 }

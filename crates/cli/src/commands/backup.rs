@@ -101,6 +101,9 @@ fn say(event: BackupEvent) {
             eprintln!("removed what interrupted backups left: {objects} objects");
         }
         BackupEvent::BecameFull { reason } => eprintln!("taking a full backup: {reason}"),
+        BackupEvent::Unreadable { id, error } => {
+            eprintln!("warning: backup {id} is damaged and was left as it is: {error}");
+        }
         BackupEvent::Started { id, lsn } => eprintln!("backup {id} begins at {lsn}"),
         BackupEvent::LeftOut(what) => eprintln!("warning: {what}"),
         BackupEvent::WaitingForLog { .. } => {}

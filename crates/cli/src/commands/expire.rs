@@ -2,7 +2,7 @@
 
 use everpoint_engine::expire;
 use everpoint_instance::{InstanceLock, LockKind, connect_sql};
-use everpoint_repository::{Repository, log::LogStretch, retention};
+use everpoint_repository::{Repository, retention};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
@@ -43,8 +43,7 @@ pub async fn run(repository: &Repository, global: &Global, args: &Expire) -> any
     };
     let backups = repository.backups(&args.name).await?;
     let index = repository.log_index(&args.name).await?;
-    let logs: Vec<LogStretch> = index.stretches().cloned().collect();
-    let plan = retention::plan(&backups, &logs, window_start);
+    let plan = retention::plan(&backups, &index, window_start);
     let ids =
         |ids: &[everpoint_repository::BackupId]| ids.iter().map(ToString::to_string).collect();
     let shown = Shown {

@@ -30,6 +30,7 @@ pub async fn run(global: &Global, args: &Init) -> anyhow::Result<Exit> {
         return Err(Refusal(text.to_owned()).into());
     }
     let store = repository::store(global, Missing::Create)?;
+    Repository::check_vacant(&store).await?;
     if let (true, Some(path)) = (args.generate_key_file, &global.key_file) {
         generate(path)?;
     }

@@ -34,6 +34,11 @@ fn text(window: &Window) -> String {
             range.timeline
         ));
     }
+    for id in &window.damaged {
+        text.push_str(&format!(
+            "  DAMAGED     backup {id}; everpoint verify says what is wrong\n"
+        ));
+    }
     for gap in &window.gaps {
         text.push_str(&format!(
             "  GAP         {} to {} on timeline {}, noticed {}\n              {}\n",

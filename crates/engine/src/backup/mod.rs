@@ -30,6 +30,7 @@ use everpoint_repository::{
     BackupId, InstanceName, Repository, RepositoryError,
     backup::{Backup, BackupKind, Database, Directory, Tablespace},
     layout,
+    log::TimelineDocument,
     manifest::{ManifestReader, ManifestWriter},
     object::{ObjectBuilder, ObjectKind, ObjectSink},
 };
@@ -101,6 +102,13 @@ pub enum BackupEvent {
     BecameFull {
         /// Why.
         reason: &'static str,
+    },
+    /// An earlier backup's manifest cannot be read.
+    Unreadable {
+        /// The backup.
+        id: BackupId,
+        /// Why.
+        error: String,
     },
     /// Backup mode began.
     Started {
@@ -219,10 +227,25 @@ pub async fn run(
     check_cluster(plan, "the data directory", control.system_identifier)?;
 
     let lock = InstanceLock::try_acquire(session, LockKind::Writer, plan.instance.as_str()).await?;
-    let backups = repository.backups(&plan.instance).await?;
-    let swept = sweep(repository, &plan.instance, &backups).await?;
-    if swept > 0 {
-        listener(BackupEvent::Swept { objects: swept });
+    store_history(repository, plan, &facts).await?;
+    let found = repository.readable_backups(&plan.instance).await?;
+    let backups = found.backups;
+    match found.unreadable.as_slice() {
+        [] => {
+            let swept = sweep(repository, &plan.instance, &backups).await?;
+            if swept > 0 {
+                listener(BackupEvent::Swept { objects: swept });
+            }
+        }
+        // What a damaged manifest names is not known, so nothing is swept.
+        damaged => {
+            for (id, error) in damaged {
+                listener(BackupEvent::Unreadable {
+                    id: id.clone(),
+                    error: error.to_string(),
+                });
+            }
+        }
     }
     let base = choose_base(plan, &backups, &facts, repository, listener).await?;
     let kind = match (&base, plan.kind) {
@@ -250,6 +273,30 @@ pub async fn run(
     }
     drop(lock);
     outcome
+}
+
+/// Stores the history of the server's timeline: without it nothing on that timeline can be restored, and a
+/// server that archives has archived it long ago, perhaps to another place.
+async fn store_history(
+    repository: &Repository,
+    plan: &BackupPlan,
+    facts: &ServerFacts,
+) -> Result<(), BackupError> {
+    if facts.timeline == TimelineId::FIRST {
+        return Ok(());
+    }
+    let name = facts.timeline.history_file_name();
+    let path = plan.record.data_directory.join("pg_wal").join(name);
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(BackupError::ControlBytes { path, source }),
+    };
+    let history = TimelineDocument {
+        timeline: facts.timeline,
+        text,
+    };
+    Ok(repository.write_timeline(&plan.instance, &history).await?)
 }
 
 fn check_cluster(
@@ -326,11 +373,13 @@ async fn choose_base(
     let last = backups
         .iter()
         .filter(|backup| backup.kind == BackupKind::Full && backup.version == facts.major)
+        // Turning checksums on or off changes pages and leaves their LSNs as they were.
+        .filter(|backup| backup.checksums == (facts.checksums == Checksums::On))
         .rfind(in_history)
         .cloned();
     if last.is_none() && plan.kind == RequestedKind::Differential {
         let reason = match backups.iter().any(|backup| backup.kind == BackupKind::Full) {
-            true => "no full backup lies in the server's present history",
+            true => "no full backup of this cluster, as it is now, lies in the server's history",
             false => "there is no full backup yet",
         };
         listener(BackupEvent::BecameFull { reason });
@@ -376,12 +425,9 @@ impl Taking<'_> {
             .phase("copying files", listing.total_size().get());
         let (base_start, made_anew) = match (&kind, &base) {
             (BackupKind::Differential { .. }, Some(base)) => {
-                // Without checksums hint bits, and with them the mark that all rows are visible, are set without
-                // a new LSN, while the visibility map is; `pg_checksums` sets none either.
-                let by_lsn = base.checksums && self.control.checksums == Checksums::On;
                 let (root, files, base_began) = (root, listing.clone(), base.started_at);
                 let made_anew = move || databases_made_since(&root, version, &files, base_began);
-                (by_lsn.then_some(base.start_lsn), blocking(made_anew).await?)
+                (Some(base.start_lsn), blocking(made_anew).await?)
             }
             _ => (None, BTreeSet::new()),
         };
@@ -402,6 +448,7 @@ impl Taking<'_> {
             self.repository,
             self.plan,
             &session,
+            self.progress,
             stop.label.timeline,
             stop.label.start,
             stop.stop_lsn,
@@ -591,6 +638,7 @@ async fn wait_for_log(
     repository: &Repository,
     plan: &BackupPlan,
     session: &everpoint_instance::SqlClient,
+    progress: &Progress,
     timeline: TimelineId,
     start: Lsn,
     until: Lsn,
@@ -602,6 +650,9 @@ async fn wait_for_log(
         let from = index.complete_until(timeline, start);
         if from >= until {
             return Ok(());
+        }
+        if progress.is_cancelled() {
+            return Err(CopyError::Cancelled.into());
         }
         if begun.elapsed() >= plan.log_wait {
             let hint = match plan.record.wal {

@@ -33,6 +33,9 @@ pub const UNITS_UNDER_WAY: usize = 64;
 /// Kept in the manifest's metadata: it is read last and restored last.
 const CONTROL_FILE: &str = "global/pg_control";
 
+/// Damaged blocks that a manifest lists at the most; of files beyond that only the names are listed.
+pub const MAX_LISTED_DAMAGE: usize = 10_000;
+
 /// What copying the files came to.
 #[derive(Debug, Default)]
 pub struct Copied {
@@ -259,6 +262,8 @@ struct Collector<'a> {
     progress: &'a Progress,
     copied: Copied,
     damaged: HashMap<String, Vec<u32>>,
+    /// Blocks in `damaged`.
+    listed: usize,
     current: Option<Assembly>,
 }
 
@@ -285,6 +290,7 @@ impl<'a> Collector<'a> {
             progress,
             copied,
             damaged,
+            listed: 0,
             current: None,
         }
     }
@@ -332,7 +338,9 @@ impl<'a> Collector<'a> {
                 self.copied.totals.reused_bytes += read.reused_bytes;
                 if !read.damaged.is_empty() {
                     let blocks = self.damaged.entry(result.file.path.clone()).or_default();
-                    blocks.extend(read.damaged);
+                    let room = MAX_LISTED_DAMAGE.saturating_sub(self.listed);
+                    self.listed += read.damaged.len().min(room);
+                    blocks.extend(read.damaged.into_iter().take(room));
                 }
             }
         }

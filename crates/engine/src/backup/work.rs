@@ -52,10 +52,9 @@ pub struct WorkContext {
     pub checksums: bool,
     /// The start of this backup.
     pub backup_start: Lsn,
-    /// For a differential, the start of its base: pages changed before it are in the base. Without it files
-    /// are compared with the base's by their contents.
+    /// For a differential, the start of its base: pages changed before it are in the base.
     pub base_start: Option<Lsn>,
-    /// Databases whose pages' LSNs tell nothing of the base: their contents are compared, too.
+    /// Databases whose pages' LSNs tell nothing of the base: their contents are compared.
     pub made_anew: Arc<BTreeSet<Oid>>,
 }
 
@@ -150,6 +149,8 @@ enum Choice {
     Whole,
     /// Pages changed since this position, or behind the file's end in the base.
     Since { base_start: Lsn, base_blocks: u64 },
+    /// Stretches of a frame's size whose contents are not those of the base.
+    Differing,
 }
 
 impl Worker {
@@ -223,12 +224,15 @@ impl Worker {
         let database = kind.database();
         let made_anew = database.is_some_and(|database| self.context.made_anew.contains(&database));
         let choice = match (relation, &unit.prior, self.context.base_start) {
-            (Some(file), Some(prior), Some(base_start))
-                if file.fork == Fork::Main && !made_anew =>
-            {
-                Choice::Since {
-                    base_start,
-                    base_blocks: prior.size / BLOCK_SIZE as u64,
+            (Some(file), Some(prior), Some(base_start)) if file.fork == Fork::Main => {
+                let base_blocks = prior.size / BLOCK_SIZE as u64;
+                // Without checksums a page may change and keep its LSN: VACUUM marks it all-visible.
+                match self.context.checksums && !made_anew {
+                    true => Choice::Since {
+                        base_start,
+                        base_blocks,
+                    },
+                    false => Choice::Differing,
                 }
             }
             _ => Choice::Whole,
@@ -245,6 +249,7 @@ impl Worker {
                 };
                 (self.store_changed(unit, database, &buffer, changed)?, 0)
             }
+            Choice::Differing => (self.store_differing(unit, database, &buffer)?, 0),
         };
         self.buffer = buffer;
         Ok(Some(ReadUnit {
@@ -317,6 +322,37 @@ impl Worker {
         }
         self.changed = pending;
         Ok(Content::Blocks { runs, frames })
+    }
+
+    fn store_differing(
+        &mut self,
+        unit: &Unit,
+        database: Option<Oid>,
+        buffer: &[u8],
+    ) -> Result<Content, WorkError> {
+        let size = frame_bytes(unit.file.size);
+        let first = usize::try_from(unit.offset).unwrap_or(usize::MAX) / size;
+        let base = match unit.prior.as_deref().map(|prior| &prior.content) {
+            Some(Content::Whole(frames)) => frames.as_slice(),
+            _ => &[],
+        };
+        let same: Vec<bool> = buffer
+            .chunks(size)
+            .zip(first..)
+            .map(|(contents, index)| {
+                base.get(index).is_some_and(|known| {
+                    known.frame.raw as usize == contents.len()
+                        && known.hash == *blake3::hash(contents).as_bytes()
+                })
+            })
+            .collect();
+        let blocks = (size / BLOCK_SIZE) as u64;
+        let start = unit.offset / BLOCK_SIZE as u64;
+        let changed = |block: u64, _: &page::Page| {
+            let index = usize::try_from((block - start) / blocks).unwrap_or(usize::MAX);
+            !same.get(index).copied().unwrap_or(false)
+        };
+        self.store_changed(unit, database, buffer, changed)
     }
 
     fn append(

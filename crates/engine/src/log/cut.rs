@@ -97,6 +97,11 @@ impl LogCut {
         self.complete_at = Some(time);
     }
 
+    /// The last moment given to [`LogCut::complete_at`].
+    pub fn known_complete_at(&self) -> Option<Timestamp> {
+        self.complete_at
+    }
+
     /// The timeline.
     pub fn timeline(&self) -> TimelineId {
         self.timeline

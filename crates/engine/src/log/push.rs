@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use everpoint_pgformat::{
-    Lsn, SystemIdentifier, TimelineId,
+    Lsn, MajorVersion, SystemIdentifier, TimelineId,
     bytes::Reader,
     timeline::TimelineHistory,
     wal::segment::{SegmentName, SegmentSize},
@@ -116,7 +116,14 @@ pub async fn push(
         .ok_or_else(|| wrong("no segment has that number".to_owned()))?;
     let start = size.start_of(number);
     let bytes = read()?;
-    check_segment(&bytes, start, size, record.system_identifier).map_err(wrong)?;
+    check_segment(
+        &bytes,
+        start,
+        size,
+        record.system_identifier,
+        record.version,
+    )
+    .map_err(wrong)?;
     push_segment(repository, instance, record, segment, start, &bytes).await
 }
 
@@ -208,6 +215,7 @@ fn check_segment(
     start: Lsn,
     size: SegmentSize,
     system_identifier: SystemIdentifier,
+    version: MajorVersion,
 ) -> Result<(), String> {
     if bytes.len() as u64 != size.bytes() {
         return Err(format!(
@@ -215,6 +223,10 @@ fn check_segment(
             bytes.len(),
             size.bytes()
         ));
+    }
+    let magic = Reader::at(bytes, 0).and_then(|mut reader| reader.u16());
+    if magic != Some(version.row().wal_page_magic) {
+        return Err(format!("it was not written by PostgreSQL {version}"));
     }
     let field = |offset: usize| Reader::at(bytes, offset).and_then(|mut reader| reader.u64());
     if field(8) != Some(start.get()) {

@@ -10,7 +10,7 @@ use everpoint_pgformat::{
 use everpoint_repository::{
     Repository, RepositoryError,
     frame::FrameDecoder,
-    log::{LogIndex, LogPiece},
+    log::{LogIndex, LogMetadata, LogPiece},
     object::{ObjectError, ObjectKind, SealedObject},
 };
 
@@ -67,6 +67,16 @@ impl LogReader {
                 None => {
                     let (store, keys) = (self.repository.store(), self.repository.keys());
                     let object = SealedObject::open(store, keys, path, ObjectKind::Log, id).await?;
+                    let metadata: Option<LogMetadata> =
+                        serde_json::from_slice(object.metadata()).ok();
+                    if !metadata.is_some_and(|metadata| metadata.is_of(&piece.stretch)) {
+                        let what = "it holds other log than its name says";
+                        return Err(ObjectError::Damaged {
+                            path: path.clone(),
+                            what,
+                        }
+                        .into());
+                    }
                     let frame_start = piece.stretch.start;
                     self.open.insert(OpenPiece {
                         object,

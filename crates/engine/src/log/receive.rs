@@ -17,7 +17,7 @@ use everpoint_instance::{
 use everpoint_pgformat::{Lsn, SystemIdentifier, TimelineId, timeline::TimelineHistory};
 use everpoint_repository::{
     InstanceName, Repository, RepositoryError,
-    log::{GapDocument, LogIndex, TimelineDocument},
+    log::{GapDocument, LogIndex, MarkDocument, TimelineDocument},
 };
 use jiff::Timestamp;
 use tokio::{
@@ -129,6 +129,18 @@ pub enum ReceiveError {
         /// As found.
         found: SystemIdentifier,
     },
+    /// The server went back behind what is stored.
+    #[error(
+        "the repository holds log of `{instance}` up to {stored}, and the server is only at {server}: it was set back to an earlier state without a new timeline, so what follows is another history. Add it under a new name (everpoint instance add) and take a full backup there"
+    )]
+    Diverged {
+        /// The instance.
+        instance: InstanceName,
+        /// The end of what is stored.
+        stored: Lsn,
+        /// Where the server is.
+        server: Lsn,
+    },
     /// The server left out bytes.
     #[error("the server sent log at {found} where {expected} was due")]
     OutOfOrder {
@@ -147,7 +159,10 @@ impl ReceiveError {
         match self {
             Self::Replication(error) => error.is_transient(),
             Self::Notifications(_) | Self::OutOfOrder { .. } => true,
-            Self::Repository(_) | Self::OtherCluster { .. } | Self::Interrupted => false,
+            Self::Repository(_)
+            | Self::OtherCluster { .. }
+            | Self::Diverged { .. }
+            | Self::Interrupted => false,
         }
     }
 }
@@ -230,7 +245,15 @@ impl Receiver<'_> {
         let history = self.store_history(&mut client, identity.timeline).await?;
         self.make_slot(&mut client).await?;
         let index = self.repository.log_index(&self.plan.instance).await?;
-        let from = stored_until(&index, &history).filter(|from| *from <= identity.flushed);
+        let from = stored_until(&index, &history);
+        if let Some(stored) = from.filter(|from| *from > identity.flushed) {
+            let (instance, server) = (self.plan.instance.clone(), identity.flushed);
+            return Err(ReceiveError::Diverged {
+                instance,
+                stored,
+                server,
+            });
+        }
         let started = self.start(client, &identity, &history, from).await;
         let (mut stream, mut at, mut timeline) = match (started, from) {
             (Err(error), Some(from)) if is_lost(&error) => {
@@ -375,6 +398,11 @@ impl Receiver<'_> {
         Ok((stream, to, next))
     }
 
+    /// How often it is recorded that nothing came.
+    fn mark_interval(&self) -> Duration {
+        self.plan.interval.max(STATUS_INTERVAL)
+    }
+
     /// One timeline's stream.
     async fn stream(
         &self,
@@ -399,6 +427,7 @@ impl Receiver<'_> {
             storing: None,
             cut_due: None,
             asked: false,
+            mark_due: Instant::now() + self.mark_interval(),
         };
         let ended = streaming.run(stream, notifications).await;
         // Whatever ended the stream: what was received is stored.
@@ -420,6 +449,8 @@ struct Streaming<'a> {
     cut_due: Option<Instant>,
     /// A cut was asked for while nothing had arrived yet.
     asked: bool,
+    /// When to record that nothing came, if nothing comes.
+    mark_due: Instant,
 }
 
 impl Streaming<'_> {
@@ -451,7 +482,9 @@ impl Streaming<'_> {
                 () = sleep_until(cut_due), if self.cut_due.is_some() => self.begin_storing().await?,
                 () = sleep_until(status_due) => {
                     status_due = Instant::now() + STATUS_INTERVAL;
-                    self.report(stream, ReplyWanted::No).await?;
+                    self.mark().await?;
+                    // The answer says whether there is anything that has not been sent yet.
+                    self.report(stream, ReplyWanted::Yes).await?;
                 }
                 call = next_call(&mut notifications) => match call {
                     Some(CUT_REQUEST) => {
@@ -465,6 +498,30 @@ impl Streaming<'_> {
                 _ = stop.wait_for(|stop| *stop) => return Ok(StreamEnd::Done),
             }
         }
+    }
+
+    /// Records up to when an idle server is known to have written nothing.
+    async fn mark(&mut self) -> Result<(), ReceiveError> {
+        let idle = self.cut.is_empty() && self.storing.is_none();
+        let (true, true, Some(complete_at)) = (
+            idle,
+            Instant::now() >= self.mark_due,
+            self.cut.known_complete_at(),
+        ) else {
+            return Ok(());
+        };
+        self.mark_due = Instant::now() + self.receiver.mark_interval();
+        let (timeline, lsn) = (self.cut.timeline(), self.cut.end());
+        let mark = MarkDocument {
+            timeline,
+            lsn,
+            complete_at,
+        };
+        Ok(self
+            .context
+            .repository
+            .write_mark(&self.context.instance, &mark)
+            .await?)
     }
 
     fn is_done(&self) -> bool {

@@ -24,6 +24,8 @@ use crate::progress::Progress;
 
 /// Units that wait for a worker at the most.
 const WAITING_UNITS: usize = 32;
+/// Threads for each job: while one waits for the disk, another decodes.
+const THREADS_PER_JOB: usize = 2;
 /// Directories whose contents no backup holds, but which a server wants.
 const SERVER_DIRECTORIES: [&str; 4] = [
     "pg_wal",
@@ -158,7 +160,7 @@ pub async fn restore_files(
     let (sender, receiver) = mpsc::channel(WAITING_UNITS);
     let receiver = Arc::new(Mutex::new(receiver));
     let mut workers = Vec::new();
-    for number in 0..plan.request.jobs.max(1) {
+    for number in 0..plan.request.jobs.max(1) * THREADS_PER_JOB {
         let (root, owner) = (plan.request.to.clone(), plan.request.owner);
         let writer = Writer::new(source.clone(), root, existing, owner, progress.clone())?;
         let units = receiver.clone();

@@ -4,6 +4,7 @@
 //! log that recovery needs is put in place, and recovery is told where to stop. A restore that was
 //! interrupted leaves a marker in the directory and goes on from what is right when run again.
 
+pub mod buffer;
 pub mod files;
 pub mod recovery;
 pub mod refusal;
@@ -156,7 +157,10 @@ pub async fn plan(
     repository: &Repository,
     request: RestoreRequest,
 ) -> Result<RestorePlan, RestoreError> {
-    let backups = repository.backups(&request.instance).await?;
+    let backups = repository
+        .readable_backups(&request.instance)
+        .await?
+        .backups;
     let index = repository.log_index(&request.instance).await?;
     let known = index.timelines();
     let timeline = match request.timeline {
@@ -173,7 +177,7 @@ pub async fn plan(
     };
     let resolver = Resolver {
         repository,
-        instance: request.instance.as_str(),
+        instance: &request.instance,
         backups: &backups,
         index: &index,
         timeline,
@@ -203,7 +207,7 @@ pub async fn plan(
         backup: backup.id.clone(),
         log_until: resolved.log_until,
     };
-    let tablespaces = refusal::map_tablespaces(backup, &request.tablespaces)?;
+    let tablespaces = refusal::map_tablespaces(backup, &request.tablespaces, &request.to)?;
     let resumed = refusal::check_directory(&request.to, &marker)?;
     let fresh = |place: &(Oid, Option<PathBuf>)| place.1.clone().filter(|_| !resumed);
     for place in tablespaces.iter().filter_map(fresh) {

@@ -110,10 +110,8 @@ pub fn write_settings(plan: &RestorePlan) -> Result<(), RestoreError> {
         LogDelivery::InPlace => "false".to_owned(),
         LogDelivery::Supplied => {
             prepare_spool(plan)?;
-            format!(
-                "/bin/sh \"{}\" %f \"%p\"",
-                root.join(SPOOL).join("fetch").display()
-            )
+            let script = quote(&root.join(SPOOL).join("fetch")).replace('%', "%%");
+            format!("/bin/sh {script} %f \"%p\"")
         }
     };
     let mut settings = vec![
@@ -126,12 +124,27 @@ pub fn write_settings(plan: &RestorePlan) -> Result<(), RestoreError> {
         // A copy must not archive into the place of its origin.
         ("archive_mode", "off".to_owned()),
     ];
+    // Targets that a configuration brought along would contradict ours.
+    for name in [
+        "recovery_target",
+        "recovery_target_lsn",
+        "recovery_target_name",
+        "recovery_target_time",
+        "recovery_target_xid",
+    ] {
+        settings.push((name, String::new()));
+    }
     match plan.resolved.stop {
         Stop::After(lsn) => {
             settings.push(("recovery_target_lsn", lsn.to_string()));
             settings.push(("recovery_target_inclusive", "on".to_owned()));
         }
         Stop::AtConsistency => settings.push(("recovery_target", "immediate".to_owned())),
+    }
+    // A standby's backup would make a standby, which follows its primary instead of ending at the target.
+    let standby = root.join("standby.signal");
+    if standby.exists() {
+        fs::remove_file(&standby).map_err(failed("remove", &standby))?;
     }
     let path = root.join("postgresql.auto.conf");
     let before = without_block(&fs::read_to_string(&path).unwrap_or_default());
@@ -185,6 +198,11 @@ fn without_block(text: &str) -> String {
     kept
 }
 
+/// A path as one word of a shell.
+fn quote(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', "'\\''"))
+}
+
 fn is_recovery_setting(line: &str) -> bool {
     let name = line.split(['=', ' ', '\t']).next().unwrap_or_default();
     name.starts_with("recovery_target") || name == "restore_command"
@@ -202,7 +220,7 @@ fn prepare_spool(plan: &RestorePlan) -> Result<(), RestoreError> {
     make_directory(&spool, 0o700, owner)?;
     let script = format!(
         "# Brings recovery the log it asks for: $1 is its name, $2 where it goes.\n\
-         cd \"{}\" || exit 200\n\
+         cd {} || exit 200\n\
          case $1 in *.history) exit 1;; esac\n\
          while :; do\n\
          \x20 if [ -e \"$1.taken\" ]; then exit 1; fi\n\
@@ -211,7 +229,7 @@ fn prepare_spool(plan: &RestorePlan) -> Result<(), RestoreError> {
          \x20 [ -e /proc/{} ] || exit 200\n\
          \x20 sleep 0.01\n\
          done\n",
-        spool.display(),
+        quote(&spool),
         std::process::id(),
     );
     write_file(&spool.join("fetch"), script.as_bytes(), owner)

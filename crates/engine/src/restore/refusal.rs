@@ -72,6 +72,14 @@ pub enum RefusalError {
         /// Where it was.
         location: PathBuf,
     },
+    /// Two things would be restored into each other.
+    #[error("{} and {} lie in each other. Give every tablespace a directory of its own, outside the data directory", place.display(), other.display())]
+    Overlapping {
+        /// A tablespace's place.
+        place: PathBuf,
+        /// The other place.
+        other: PathBuf,
+    },
     /// A mapping for a tablespace that the backup does not have.
     #[error("the backup has no tablespace at {}. Its tablespaces: {known}", old.display())]
     UnknownTablespace {
@@ -102,6 +110,7 @@ fn look(path: &Path) -> impl FnOnce(io::Error) -> RefusalError {
 pub fn map_tablespaces(
     backup: &Backup,
     mapping: &[(PathBuf, PathBuf)],
+    to: &Path,
 ) -> Result<Vec<(Oid, Option<PathBuf>)>, RefusalError> {
     let locations: Vec<&str> = backup
         .tablespaces
@@ -121,6 +130,18 @@ pub fn map_tablespaces(
         }
         if !new.is_absolute() {
             return Err(RefusalError::NotAbsolute { path: new.clone() });
+        }
+    }
+    for (index, (_, new)) in mapping.iter().enumerate() {
+        let inside = |other: &Path| new.starts_with(other) || other.starts_with(new);
+        let taken = mapping
+            .iter()
+            .take(index)
+            .map(|(_, other)| other.as_path())
+            .find(|o| inside(o));
+        if let Some(other) = taken.or(inside(to).then_some(to)) {
+            let (place, other) = (new.clone(), other.to_owned());
+            return Err(RefusalError::Overlapping { place, other });
         }
     }
     backup

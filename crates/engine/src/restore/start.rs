@@ -1,11 +1,12 @@
 //! Starting the server on a restored directory: it recovers while log is supplied, and is promoted.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use everpoint_instance::{
     data_directory::{ReadControlError, control_file},
     process::{
-        Milestone, PgBinaries, ProcessError, ServerProcess, StartOptions, start_for_recovery,
+        Milestone, PgBinaries, ProcessError, ServerProcess, StartOptions, StopMode,
+        start_for_recovery,
     },
 };
 use everpoint_repository::Repository;
@@ -16,6 +17,9 @@ use super::{
     recovery::{self, Supplier},
 };
 use crate::progress::Progress;
+
+/// How long a cancelled server may take to stop.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
 
 /// How the server is started.
 #[derive(Clone, Debug)]
@@ -66,6 +70,10 @@ pub async fn start(
     tokio::select! {
         supplied = supply => supplied?,
         promoted = server.wait_until(Milestone::Promoted, None) => promoted?,
+        () = progress.cancelled() => {
+            server.stop(StopMode::Immediate, STOP_LIMIT).await?;
+            return Err(RestoreError::Cancelled.into());
+        }
     }
     recovery::remove_settings(plan)?;
     let marker = root.join(MARKER);

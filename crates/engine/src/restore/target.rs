@@ -21,7 +21,7 @@ use everpoint_pgformat::{
     },
 };
 use everpoint_repository::{
-    Repository, RepositoryError, backup::Backup, log::LogIndex, object::ObjectError,
+    InstanceName, Repository, RepositoryError, backup::Backup, log::LogIndex, object::ObjectError,
 };
 use jiff::Timestamp;
 
@@ -187,8 +187,8 @@ impl fmt::Display for Point {
 pub struct Resolver<'a> {
     /// The repository.
     pub repository: &'a Repository,
-    /// The instance's name.
-    pub instance: &'a str,
+    /// The instance.
+    pub instance: &'a InstanceName,
     /// Its finished backups.
     pub backups: &'a [Backup],
     /// Its log.
@@ -235,7 +235,7 @@ impl Resolver<'_> {
 
     fn no_backup(&self) -> TargetError {
         TargetError::NoBackup {
-            instance: self.instance.to_owned(),
+            instance: self.instance.to_string(),
             timeline: self.timeline,
         }
     }
@@ -270,7 +270,15 @@ impl Resolver<'_> {
         backup: &Backup,
         until: Lsn,
     ) -> Result<TargetError, TargetError> {
-        let time = complete_at(self.repository, self.index, self.timeline, backup, until).await?;
+        let time = complete_at(
+            self.repository,
+            self.instance,
+            self.index,
+            self.timeline,
+            backup,
+            until,
+        )
+        .await?;
         let before = Point { time, lsn: until };
         let usable = self.usable()?;
         let next = usable.iter().find(|next| next.stop_lsn > until);
@@ -380,8 +388,15 @@ impl Resolver<'_> {
             return Ok(self.resolved(backup, stop, needed, inside, Some(outside)));
         }
         // No later end of a transaction is stored: it must be known that there was none.
-        let complete_at =
-            complete_at(self.repository, self.index, self.timeline, backup, until).await?;
+        let complete_at = complete_at(
+            self.repository,
+            self.instance,
+            self.index,
+            self.timeline,
+            backup,
+            until,
+        )
+        .await?;
         let known = complete_at.max(inside.map(|inside| inside.time));
         if known.is_some_and(|known| known >= time) {
             let (start, end) = last.unwrap_or((backup.start_lsn, backup.stop_lsn));

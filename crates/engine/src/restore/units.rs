@@ -210,7 +210,7 @@ mod tests {
             ordinal: 0,
             offset: 64,
             stored: 17,
-            raw: raw as u32,
+            raw: u32::try_from(raw).unwrap(),
             codec: Codec::Zstd,
         };
         sizes
@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_file_of_several_units_and_an_empty_one_are_cut_completely() {
-        let count = 3 * UNIT_BYTES as usize / FRAME / 2;
+        let count = 3 * usize::try_from(UNIT_BYTES).unwrap() / FRAME / 2;
         let whole = file(
             (count * FRAME) as u64,
             Content::Whole(frames(&vec![FRAME; count])),
