@@ -7,4 +7,5 @@ mod databases;
 mod large;
 mod point_in_time;
 mod settings;
+mod tablespaces;
 mod whole;
