@@ -42,7 +42,6 @@ pub struct Ended {
 /// A backup, as `everpoint backup` prints it.
 #[derive(Clone, Debug)]
 pub struct Taken {
-    pub id: String,
     pub kind: String,
     pub start_lsn: Lsn,
     pub stop_lsn: Lsn,
@@ -103,7 +102,6 @@ impl Everpoint {
             value.with_context(|| format!("no `{name}` in {row}"))
         };
         Ok(Taken {
-            id: text("id")?,
             kind: text("type")?,
             start_lsn: text("start_lsn")?.parse()?,
             stop_lsn: text("stop_lsn")?.parse()?,

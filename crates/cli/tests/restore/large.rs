@@ -49,7 +49,10 @@ async fn relation_of_two_segments_is_restored_after_it_changed_grew_and_shrank()
     drop(restored);
 
     // The second segment's file stays, and is empty.
-    let shrink = format!("DELETE FROM large WHERE ctid >= '({},0)'", SEGMENT_BLOCKS - 2000);
+    let shrink = format!(
+        "DELETE FROM large WHERE ctid >= '({},0)'",
+        SEGMENT_BLOCKS - 2000
+    );
     cluster.sql("postgres", &shrink).await?;
     cluster.sql("postgres", "VACUUM large").await?;
     let blocks: u32 = cluster.value("postgres", size).await?.parse()?;

@@ -4,8 +4,11 @@ mod everpoint;
 mod versions;
 
 mod databases;
+mod differential;
+mod interrupted;
 mod large;
 mod point_in_time;
 mod settings;
 mod tablespaces;
+mod timelines;
 mod whole;
