@@ -7,3 +7,13 @@ fi
 servers=${EVERPOINT_SERVERS:-$cache/servers}
 tools=${EVERPOINT_TOOLS:-$cache/tools}
 export PATH="$PATH:$tools"
+
+# postgres_bin MAJOR: prints the directory of that version's programs.
+postgres_bin() {
+    local named=EVERPOINT_PG$1_BIN bin
+    for bin in "${!named:-}" "$servers/$1/bin" "/usr/lib/postgresql/$1/bin"; do
+        [ -x "$bin/postgres" ] && echo "$bin" && return
+    done
+    echo "PostgreSQL $1 is not installed. Run make setup" >&2
+    return 1
+}

@@ -1,9 +1,15 @@
 //! How far an operation is: numbers that others may read at any time.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
+
+/// How often a waiting operation looks whether it was cancelled.
+const CANCEL_POLL: Duration = Duration::from_millis(100);
 
 /// The progress of one operation. Cheap to clone; all clones are the same progress.
 #[derive(Clone, Debug, Default)]
@@ -39,8 +45,14 @@ pub struct Reading {
 impl Progress {
     /// Begins a phase; the counters of bytes begin anew.
     pub fn phase(&self, phase: &'static str, total_bytes: u64) {
-        *self.shared.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
-        self.shared.total_bytes.store(total_bytes, Ordering::Relaxed);
+        *self
+            .shared
+            .phase
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = phase;
+        self.shared
+            .total_bytes
+            .store(total_bytes, Ordering::Relaxed);
         self.shared.done_bytes.store(0, Ordering::Relaxed);
     }
 
@@ -69,10 +81,21 @@ impl Progress {
         self.shared.cancelled.load(Ordering::Relaxed)
     }
 
+    /// Waits until it was asked to end.
+    pub async fn cancelled(&self) {
+        while !self.is_cancelled() {
+            tokio::time::sleep(CANCEL_POLL).await;
+        }
+    }
+
     /// Where it stands now.
     pub fn read(&self) -> Reading {
         Reading {
-            phase: *self.shared.phase.lock().unwrap_or_else(PoisonError::into_inner),
+            phase: *self
+                .shared
+                .phase
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
             total_bytes: self.shared.total_bytes.load(Ordering::Relaxed),
             done_bytes: self.shared.done_bytes.load(Ordering::Relaxed),
             files: self.shared.files.load(Ordering::Relaxed),

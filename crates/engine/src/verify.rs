@@ -8,7 +8,7 @@ use everpoint_repository::{
     document,
     frame::{Codec, FrameDecoder},
     layout,
-    log::{GapDocument, LogStretch, TimelineDocument},
+    log::{GapDocument, LogMetadata, LogStretch, MarkDocument, TimelineDocument},
     manifest::StoredFrame,
     object::{ObjectKind, SealedObject},
 };
@@ -122,7 +122,12 @@ impl Verifier<'_> {
     async fn backups(&mut self) -> Result<(), RepositoryError> {
         self.progress.phase("verifying backups", 0);
         let mut sizes: BTreeMap<String, u64> = BTreeMap::new();
-        for info in self.repository.store().list(&layout::packs(self.instance)).await? {
+        for info in self
+            .repository
+            .store()
+            .list(&layout::packs(self.instance))
+            .await?
+        {
             sizes.insert(info.path, info.size);
         }
         let manifests = self.repository.manifests(self.instance).await?;
@@ -218,7 +223,10 @@ impl Verifier<'_> {
             return Ok(());
         }
         let identity = pack.identity();
-        let key = self.repository.keys().object_key(identity.data_key, identity.id)?;
+        let key = self
+            .repository
+            .keys()
+            .object_key(identity.data_key, identity.id)?;
         let frame = &stored.frame;
         let range = frame.offset..frame.offset + u64::from(frame.stored);
         let mut contents = vec![0; frame.raw as usize];
@@ -228,11 +236,15 @@ impl Verifier<'_> {
             Ok(bytes) => {
                 let mut bytes = bytes.to_vec();
                 let header = identity.header();
-                match self.decoder.decode(frame, &header, &key, &mut bytes, &mut contents) {
+                match self
+                    .decoder
+                    .decode(frame, &header, &key, &mut bytes, &mut contents)
+                {
                     Err(error) => Some(chain(&error)),
-                    Ok(()) if *blake3::hash(&contents).as_bytes() != stored.hash => {
-                        Some(format!("frame {} has other contents than its hash", frame.ordinal))
-                    }
+                    Ok(()) if *blake3::hash(&contents).as_bytes() != stored.hash => Some(format!(
+                        "frame {} has other contents than its hash",
+                        frame.ordinal
+                    )),
                     Ok(()) => None,
                 }
             }
@@ -264,25 +276,50 @@ impl Verifier<'_> {
                     continue;
                 }
             };
-            let raw: u64 = object.frames().iter().map(|frame| u64::from(frame.raw)).sum();
+            let metadata: Option<LogMetadata> = serde_json::from_slice(object.metadata()).ok();
+            let Some(metadata) = metadata.filter(|metadata| metadata.is_of(&stretch)) else {
+                self.damage(
+                    &info.path,
+                    "it holds other log than its name says".to_owned(),
+                );
+                continue;
+            };
+            let raw: u64 = object
+                .frames()
+                .iter()
+                .map(|frame| u64::from(frame.raw))
+                .sum();
             if raw != stretch.end.bytes_since(stretch.start) {
-                self.damage(&info.path, "it holds more or less log than its name says".to_owned());
+                self.damage(
+                    &info.path,
+                    "it holds more or less log than its name says".to_owned(),
+                );
                 continue;
             }
             if self.depth == Depth::Presence {
                 continue;
             }
+            let mut hasher = blake3::Hasher::new();
+            let mut whole = true;
             for frame in object.frames() {
                 match object.read(store, frame, &mut self.decoder).await {
                     Ok(bytes) => {
+                        hasher.update(&bytes);
                         self.report.verified_bytes += bytes.len() as u64;
                         self.progress.add_bytes(bytes.len() as u64);
                     }
                     Err(error) => {
                         self.damage(&info.path, chain(&error));
+                        whole = false;
                         break;
                     }
                 }
+            }
+            if whole && hasher.finalize().to_hex().as_str() != metadata.hash {
+                self.damage(
+                    &info.path,
+                    "its log is not the one that was stored".to_owned(),
+                );
             }
         }
         Ok(())
@@ -295,6 +332,7 @@ impl Verifier<'_> {
             layout::descriptions(self.instance),
             layout::timelines(self.instance),
             layout::gaps(self.instance),
+            layout::marks(self.instance),
         ];
         for (kind, folder) in folders.iter().enumerate() {
             for info in store.list(folder).await? {
@@ -310,9 +348,12 @@ impl Verifier<'_> {
                     1 => document::read::<TimelineDocument>(store, keys, &info.path, id)
                         .await
                         .map(drop),
-                    _ => {
-                        document::read::<GapDocument>(store, keys, &info.path, id).await.map(drop)
-                    }
+                    3 => document::read::<MarkDocument>(store, keys, &info.path, id)
+                        .await
+                        .map(drop),
+                    _ => document::read::<GapDocument>(store, keys, &info.path, id)
+                        .await
+                        .map(drop),
                 };
                 if let Err(error) = read {
                     self.damage(&info.path, chain(&error));

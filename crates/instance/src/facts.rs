@@ -50,7 +50,8 @@ const STATE: &str = "SELECT pg_control_system.system_identifier, pg_is_in_recove
         END AS wal_end, \
         (SELECT count(*) FROM pg_replication_slots) AS used_slots, \
         (SELECT count(*) FROM pg_stat_replication) AS used_senders, \
-        current_user::text AS role \
+        current_user::text AS role, \
+        (SELECT rolname::text FROM pg_roles WHERE oid = 10) AS bootstrap_superuser \
     FROM pg_control_system()";
 
 const TABLESPACES: &str = "SELECT oid, spcname::text, pg_tablespace_location(oid) \
@@ -118,6 +119,9 @@ pub struct ServerFacts {
     pub started_at: Timestamp,
     /// The role that asked.
     pub connected_as: String,
+    /// The role that `initdb` made (`BOOTSTRAP_SUPERUSERID`): it is in every copy of the cluster, so a
+    /// scratch server can be reached as it.
+    pub bootstrap_superuser: String,
     /// Its tablespaces, by OID.
     pub tablespaces: Vec<Tablespace>,
     /// Its databases, by OID.
@@ -306,6 +310,7 @@ impl ServerFacts {
             server_time: get(&state, "server_time")?,
             started_at: get(&state, "started_at")?,
             connected_as: settings.role,
+            bootstrap_superuser: get(&state, "bootstrap_superuser")?,
             tablespaces: tablespaces
                 .iter()
                 .map(tablespace)

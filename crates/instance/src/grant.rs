@@ -71,6 +71,13 @@ mod tests {
         assert_eq!(quote_identifier("a\"b"), "\"a\"\"b\"");
         assert_eq!(quote_literal("a'b\\c"), "E'a''b\\\\c'");
         let script = grant_script("x\"; DROP TABLE t; --", "postgres");
-        assert!(!script.contains("x\";"), "{script}");
+        assert!(
+            script.contains("CREATE ROLE \"x\"\"; DROP TABLE t; --\""),
+            "{script}"
+        );
+        assert!(
+            script.contains("rolname = 'x\"; DROP TABLE t; --'"),
+            "{script}"
+        );
     }
 }

@@ -20,6 +20,7 @@ pub mod facts;
 pub mod grant;
 pub mod lock;
 pub mod notifications;
+pub mod process;
 pub mod replication;
 pub mod wal_control;
 
@@ -29,4 +30,5 @@ pub use connect::{ConnectError, ConnectionSpec, QueryError, SqlClient, connect_s
 pub use facts::{FactsError, ServerFacts};
 pub use grant::grant_script;
 pub use lock::{InstanceLock, LockError, LockKind};
+pub use process::{PgBinaries, ServerProcess, StartOptions, start_for_recovery};
 pub use replication::{ReplicationClient, ReplicationError, StreamEvent, WalStream};

@@ -1,4 +1,4 @@
-//! Documents: small JSON texts in sealed objects, whose kinds and versions stand inside.
+//! Documents: small JSON texts in sealed objects. What they mean follows from the folder they lie in.
 
 use serde::{Serialize, de::DeserializeOwned};
 

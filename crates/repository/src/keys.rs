@@ -236,7 +236,7 @@ impl RootKey {
     ) -> Result<Self, KeyError> {
         let mut tried = 0;
         for slot in slots {
-            let Some(slot_key) = slot_key(&slot.derivation, &slot.salt, secret)? else {
+            let Ok(Some(slot_key)) = slot_key(&slot.derivation, &slot.salt, secret) else {
                 continue;
             };
             tried += 1;

@@ -3,16 +3,17 @@
 //! ```text
 //! everpoint.json                                     what this is: format version, identifier
 //! keys/slots/<id>.json                               the root key, sealed by one secret
-//! keys/data/<id>.json                                a data key, sealed by the root key
+//! keys/data/<number>-<id>.json                       a data key, sealed by the root key
 //! instances/<name>/instance/<revision>-<id>          what is known of the instance
 //! instances/<name>/backups/<backup>/manifest-<id>    written last
 //! instances/<name>/packs/<backup>/<id>               frames of data files
 //! instances/<name>/log/<timeline>/<start>-<end>-<id> a stretch of write-ahead log
 //! instances/<name>/timelines/<timeline>-<id>         a timeline's history
 //! instances/<name>/gaps/<timeline>-<from>-<to>-<id>  write-ahead log that was lost
+//! instances/<name>/marks/<timeline>-<lsn>-<time>-<id> log is complete to a time; the last one holds
 //! ```
 //!
-//! LSNs are 16 and timelines 8 hexadecimal digits, so that names sort as their values do.
+//! Times are microseconds since 1970 in 16 hexadecimal digits. LSNs are 16 and timelines 8 hexadecimal digits, so that names sort as their values do.
 
 use everpoint_pgformat::{Lsn, TimelineId};
 
@@ -98,6 +99,26 @@ pub fn gaps(name: &InstanceName) -> String {
 pub fn gap(name: &InstanceName, timeline: TimelineId, from: Lsn, to: Lsn, id: ObjectId) -> String {
     let (timeline, from, to) = (timeline.get(), from.get(), to.get());
     format!("{}/{timeline:08x}-{from:016x}-{to:016x}-{id}", gaps(name))
+}
+
+/// The folder of an instance's marks.
+pub fn marks(name: &InstanceName) -> String {
+    format!("{INSTANCES}/{name}/marks")
+}
+
+/// A mark: the server had nothing behind `lsn` at `time_us`, in microseconds since 1970.
+pub fn mark(
+    name: &InstanceName,
+    timeline: TimelineId,
+    lsn: Lsn,
+    time_us: u64,
+    id: ObjectId,
+) -> String {
+    let (timeline, lsn) = (timeline.get(), lsn.get());
+    format!(
+        "{}/{timeline:08x}-{lsn:016x}-{time_us:016x}-{id}",
+        marks(name)
+    )
 }
 
 /// Reads the last part of a name as hexadecimal fields and an identifier, as every name above ends.

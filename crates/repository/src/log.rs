@@ -31,6 +31,13 @@ pub struct LogMetadata {
     pub hash: String,
 }
 
+impl LogMetadata {
+    /// Whether it belongs to the log backup of that name.
+    pub fn is_of(&self, stretch: &LogStretch) -> bool {
+        self.timeline == stretch.timeline && self.start == stretch.start && self.end == stretch.end
+    }
+}
+
 /// A timeline's history, as stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimelineDocument {
@@ -38,6 +45,18 @@ pub struct TimelineDocument {
     pub timeline: TimelineId,
     /// The text of its history file.
     pub text: String,
+}
+
+/// That the server had written nothing behind a position at some moment, as stored: an idle server makes no
+/// log backups, and points up to that moment can be restored all the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MarkDocument {
+    /// The timeline.
+    pub timeline: TimelineId,
+    /// The end of its log.
+    pub lsn: Lsn,
+    /// The moment, by the server's clock.
+    pub complete_at: Timestamp,
 }
 
 /// Write-ahead log that is lost, as stored.
@@ -169,7 +188,7 @@ impl LogIndex {
             if at < part.from {
                 return at;
             }
-            at = self.cover(part.timeline, at, part.to, None);
+            at = self.cover(timeline, part.timeline, at, part.to, None);
             if at < part.to {
                 return at;
             }
@@ -189,7 +208,7 @@ impl LogIndex {
             if at >= end || at < part.from {
                 continue;
             }
-            at = self.cover(part.timeline, at, end, Some(&mut pieces));
+            at = self.cover(timeline, part.timeline, at, end, Some(&mut pieces));
             if at < end {
                 return Err(at);
             }
@@ -197,32 +216,42 @@ impl LogIndex {
         if at < to { Err(at) } else { Ok(pieces) }
     }
 
-    /// Walks the stretches of one timeline from `from` towards `to` as far as they join.
+    /// Walks the stretches that hold one timeline's log from `from` towards `to` as far as they join.
+    ///
+    /// Where a promoted server archives whole segments, the first one of its timeline begins with its
+    /// parent's log, and is the only one that holds the parent's last part.
     fn cover(
         &self,
+        leaf: TimelineId,
         timeline: TimelineId,
         from: Lsn,
         to: Lsn,
         mut pieces: Option<&mut Vec<LogPiece>>,
     ) -> Lsn {
         let mut at = from;
-        let none = Vec::new();
-        for stretch in self.stretches.get(&timeline).unwrap_or(&none) {
-            if at >= to || stretch.start > at {
-                break;
+        let later = self.history(leaf).parts();
+        let later = later
+            .iter()
+            .map(|part| part.timeline)
+            .filter(|other| *other >= timeline);
+        for holder in later {
+            for stretch in self.stretches.get(&holder).into_iter().flatten() {
+                if at >= to || stretch.start > at {
+                    break;
+                }
+                if stretch.end <= at {
+                    continue;
+                }
+                let end = stretch.end.min(to);
+                if let Some(pieces) = &mut pieces {
+                    pieces.push(LogPiece {
+                        stretch: stretch.clone(),
+                        from: at,
+                        to: end,
+                    });
+                }
+                at = end;
             }
-            if stretch.end <= at {
-                continue;
-            }
-            let end = stretch.end.min(to);
-            if let Some(pieces) = &mut pieces {
-                pieces.push(LogPiece {
-                    stretch: stretch.clone(),
-                    from: at,
-                    to: end,
-                });
-            }
-            at = end;
         }
         at
     }
@@ -283,6 +312,21 @@ mod tests {
         let taken: Vec<_> = pieces.iter().map(|p| (p.from.get(), p.to.get())).collect();
         assert_eq!(taken, [(10, 100), (100, 140)]);
         assert_eq!(index.holes(), [(tli(1), Lsn::new(150), Lsn::new(160))]);
+    }
+
+    #[test]
+    fn a_childs_first_segment_supplies_the_end_of_its_parent() {
+        let history = TimelineHistory::parse(tli(2), "1\t0/78\tpromoted\n").unwrap();
+        let all = vec![
+            stretch(1, 0, 100),
+            stretch(2, 100, 200),
+            stretch(2, 200, 300),
+        ];
+        let index = LogIndex::new(all, vec![history]);
+        assert_eq!(index.complete_until(tli(2), Lsn::new(10)), Lsn::new(300));
+        let pieces = index.pieces(tli(2), Lsn::new(10), Lsn::new(250)).unwrap();
+        let taken: Vec<_> = pieces.iter().map(|p| (p.from.get(), p.to.get())).collect();
+        assert_eq!(taken, [(10, 100), (100, 120), (120, 200), (200, 250)]);
     }
 
     #[test]

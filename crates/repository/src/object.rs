@@ -127,6 +127,9 @@ impl ObjectIdentity {
             return Err(damaged("it does not begin as an object of Everpoint"));
         }
         let version = u16::from_le_bytes(cursor.array().ok_or_else(short)?);
+        if version == 0 {
+            return Err(damaged("its format version is 0"));
+        }
         if version != FORMAT_VERSION {
             return Err(ObjectError::Newer {
                 path: path.to_owned(),
@@ -240,6 +243,9 @@ impl ObjectBuilder {
 
         let offset = self.size();
         let raw = u32::try_from(index.len()).unwrap_or(u32::MAX);
+        if raw > MAX_INDEX_BYTES {
+            return Err(FrameError::TooLarge { bytes: index.len() });
+        }
         let mut sealed =
             zstd::bulk::compress(&index, INDEX_ZSTD_LEVEL).map_err(FrameError::Compress)?;
         let stored = u32::try_from(sealed.len() + TAG_BYTES).unwrap_or(u32::MAX);

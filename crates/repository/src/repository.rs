@@ -11,12 +11,12 @@ use crate::{
     ids::{BackupId, InstanceName, ObjectId},
     keys::{KeyError, KeyRing, KeySlot, RecoveryKey, RootKey, SealedDataKey, Secret},
     layout,
-    log::{GapDocument, LogIndex, LogStretch, TimelineDocument},
+    log::{GapDocument, LogIndex, LogStretch, MarkDocument, TimelineDocument},
     manifest::ManifestReader,
     object::{ObjectError, ObjectIdentity, ObjectKind, SealedObject},
     store::{Store, StoreError},
 };
-use everpoint_pgformat::timeline::TimelineHistory;
+use everpoint_pgformat::{Lsn, TimelineId, timeline::TimelineHistory};
 
 /// The repository format that is written, and the newest that is read.
 pub const REPOSITORY_VERSION: u32 = 1;
@@ -201,6 +201,15 @@ impl Repository {
         })
     }
 
+    /// Refuses a place that cannot become a repository; writes nothing but may remove what an
+    /// interrupted `create` left.
+    ///
+    /// # Errors
+    /// As [`Repository::create`].
+    pub async fn check_vacant(store: &Store) -> Result<(), RepositoryError> {
+        refuse_taken(store, store.url().as_str()).await
+    }
+
     /// Adds a key slot: from then on `new` opens the repository, too.
     ///
     /// # Errors
@@ -303,6 +312,30 @@ impl Repository {
         }
         backups.sort_by(|a, b| a.started_at.cmp(&b.started_at).then(a.id.cmp(&b.id)));
         Ok(backups)
+    }
+
+    /// As [`Repository::backups`], but damaged manifests are set apart instead of failing everything.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn readable_backups(
+        &self,
+        name: &InstanceName,
+    ) -> Result<FoundBackups, RepositoryError> {
+        let mut found = FoundBackups {
+            backups: Vec::new(),
+            unreadable: Vec::new(),
+        };
+        for (backup, path, id) in self.manifests(name).await? {
+            match self.read_metadata(&path, id).await {
+                Ok((metadata, _)) => found.backups.push(metadata),
+                Err(error) => found.unreadable.push((backup, error)),
+            }
+        }
+        found
+            .backups
+            .sort_by(|a, b| a.started_at.cmp(&b.started_at).then(a.id.cmp(&b.id)));
+        Ok(found)
     }
 
     /// The manifests of an instance: the backup, the object's name and its identifier.
@@ -430,6 +463,53 @@ impl Repository {
         Ok(())
     }
 
+    /// Stores a mark; older ones of its timeline are of no more use and go.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn write_mark(
+        &self,
+        name: &InstanceName,
+        mark: &MarkDocument,
+    ) -> Result<(), RepositoryError> {
+        let before = self.store.list(&layout::marks(name)).await?;
+        let time_us = u64::try_from(mark.complete_at.as_microsecond()).unwrap_or(0);
+        let path = |id| layout::mark(name, mark.timeline, mark.lsn, time_us, id);
+        document::write(&self.store, &self.keys, path, mark).await?;
+        for old in before {
+            let timeline =
+                layout::parse_last(&old.path).and_then(|(fields, _)| fields.first().copied());
+            if timeline == Some(u64::from(mark.timeline.get())) {
+                self.store.delete(&old.path).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The latest moment at which the log of `timeline` was known to end at `lsn`, by the marks.
+    ///
+    /// # Errors
+    /// When the store fails or a mark is damaged.
+    pub async fn marked_complete_at(
+        &self,
+        name: &InstanceName,
+        timeline: TimelineId,
+        lsn: Lsn,
+    ) -> Result<Option<Timestamp>, RepositoryError> {
+        let mut latest = None;
+        for info in self.store.list(&layout::marks(name)).await? {
+            let Some((_, id)) = layout::parse_last(&info.path) else {
+                continue;
+            };
+            let mark: MarkDocument =
+                document::read(&self.store, &self.keys, &info.path, id).await?;
+            if mark.timeline == timeline && mark.lsn == lsn {
+                latest = latest.max(Some(mark.complete_at));
+            }
+        }
+        Ok(latest)
+    }
+
     /// Records that write-ahead log is lost.
     ///
     /// # Errors
@@ -490,6 +570,15 @@ impl Repository {
     }
 }
 
+/// The backups of an instance, and those whose manifests are damaged.
+#[derive(Debug)]
+pub struct FoundBackups {
+    /// Finished backups, oldest first.
+    pub backups: Vec<Backup>,
+    /// Backups that cannot be used, and why.
+    pub unreadable: Vec<(BackupId, RepositoryError)>,
+}
+
 /// The zstd level of everything stored: higher ones cost twice the time for 3 % less space.
 pub const DEFAULT_ZSTD_LEVEL: i32 = 1;
 
@@ -506,10 +595,19 @@ impl Pack {
 
 async fn open_root(store: &Store, id: Uuid, secret: &Secret) -> Result<RootKey, RepositoryError> {
     let mut slots = Vec::new();
+    let mut damaged = None;
     for info in store.list(layout::KEY_SLOTS).await? {
-        slots.push(get_json::<KeySlot>(store, &info.path).await?);
+        // One damaged slot must not lock out those who hold the key of another.
+        match get_json::<KeySlot>(store, &info.path).await {
+            Ok(slot) => slots.push(slot),
+            Err(error) => damaged = Some(error),
+        }
     }
-    Ok(RootKey::open(id, &slots, secret)?)
+    match (RootKey::open(id, &slots, secret), damaged) {
+        (Ok(root), _) => Ok(root),
+        (Err(_), Some(damaged)) => Err(damaged),
+        (Err(error), None) => Err(error.into()),
+    }
 }
 
 async fn refuse_taken(store: &Store, url: &str) -> Result<(), RepositoryError> {

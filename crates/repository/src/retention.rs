@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use everpoint_pgformat::Lsn;
+use everpoint_pgformat::{Lsn, TimelineId};
 use jiff::Timestamp;
 
 use crate::{
     backup::{Backup, BackupKind},
     ids::BackupId,
-    log::LogStretch,
+    log::{LogIndex, LogStretch},
 };
 
 /// What expiry deletes and keeps.
@@ -22,38 +22,40 @@ pub struct ExpirePlan {
     pub logs: Vec<LogStretch>,
 }
 
-/// Plans expiry: a point at or behind `window_start` must stay restorable.
+/// Plans expiry: every point at or behind `window_start` that can be restored stays so.
 ///
-/// Kept are every backup that ended behind the window's start, the last full one that ended before it
-/// and the last differential on that one which did, whatever those need, and all log from the start of
-/// the oldest kept full backup on. Without a full backup that ended before the window's start nothing
-/// is deleted.
-pub fn plan(backups: &[Backup], logs: &[LogStretch], window_start: Timestamp) -> ExpirePlan {
+/// The history of every timeline that reaches into the window is looked at by itself. Kept are, in each,
+/// every backup that ended behind the window's start, the last full one before it and the last
+/// differential on that one before it; whatever those need; and all log from the start of the oldest kept
+/// backup on. A history without a full backup before the window's start keeps all of its backups.
+pub fn plan(backups: &[Backup], index: &LogIndex, window_start: Timestamp) -> ExpirePlan {
     let mut sorted: Vec<&Backup> = backups.iter().collect();
     sorted.sort_by(|a, b| a.stopped_at.cmp(&b.stopped_at).then(a.id.cmp(&b.id)));
-    let before = |backup: &&&Backup| backup.stopped_at <= window_start;
-    let anchor = sorted
-        .iter()
-        .filter(before)
-        .rfind(|backup| backup.kind == BackupKind::Full)
-        .copied();
     let mut kept: BTreeSet<&BackupId> = BTreeSet::new();
-    match anchor {
-        None => kept.extend(sorted.iter().map(|backup| &backup.id)),
-        Some(anchor) => {
-            kept.insert(&anchor.id);
-            let on_anchor = |backup: &&&Backup| backup.kind.base() == Some(&anchor.id);
-            let last = sorted.iter().filter(before).rfind(on_anchor);
-            kept.extend(last.map(|backup| &backup.id));
-            for backup in sorted
-                .iter()
-                .filter(|backup| backup.stopped_at > window_start)
-            {
-                kept.insert(&backup.id);
-                kept.extend(backup.kind.base());
-            }
+    for timeline in living_timelines(&sorted, index, window_start) {
+        let parts = index.history(timeline).parts();
+        let on_it: Vec<&Backup> = sorted
+            .iter()
+            .copied()
+            .filter(|backup| {
+                parts
+                    .iter()
+                    .any(|part| part.timeline == backup.timeline && backup.stop_lsn <= part.to)
+            })
+            .collect();
+        keep(&on_it, window_start, &mut kept);
+    }
+    for backup in &sorted {
+        if backup.stopped_at > window_start {
+            kept.insert(&backup.id);
         }
     }
+    let bases: Vec<&BackupId> = sorted
+        .iter()
+        .filter(|backup| kept.contains(&backup.id))
+        .filter_map(|backup| backup.kind.base())
+        .collect();
+    kept.extend(bases);
     let needed_from = sorted
         .iter()
         .filter(|backup| kept.contains(&backup.id))
@@ -62,13 +64,58 @@ pub fn plan(backups: &[Backup], logs: &[LogStretch], window_start: Timestamp) ->
         .unwrap_or(Lsn::INVALID);
     let (stay, go): (Vec<&Backup>, Vec<&Backup>) =
         sorted.iter().partition(|backup| kept.contains(&backup.id));
+    let ids = |backups: Vec<&Backup>| backups.iter().map(|backup| backup.id.clone()).collect();
     ExpirePlan {
-        backups: go.iter().map(|backup| backup.id.clone()).collect(),
-        kept: stay.iter().map(|backup| backup.id.clone()).collect(),
-        logs: logs
-            .iter()
+        backups: ids(go),
+        kept: ids(stay),
+        logs: index
+            .stretches()
             .filter(|log| log.end <= needed_from)
             .cloned()
             .collect(),
     }
+}
+
+/// Timelines on which something lies behind the window's start, and the latest.
+fn living_timelines(
+    backups: &[&Backup],
+    index: &LogIndex,
+    window_start: Timestamp,
+) -> BTreeSet<TimelineId> {
+    let with_log = index.stretches().filter(|log| log.stored_at > window_start);
+    let with_backup = backups
+        .iter()
+        .filter(|backup| backup.stopped_at > window_start);
+    let latest = index.timelines().last().copied();
+    let latest = latest.max(backups.iter().map(|backup| backup.timeline).max());
+    with_log
+        .map(|log| log.timeline)
+        .chain(with_backup.map(|backup| backup.timeline))
+        .chain(latest)
+        .collect()
+}
+
+/// What one history needs of its backups, which are sorted by their ends.
+fn keep<'a>(backups: &[&'a Backup], window_start: Timestamp, kept: &mut BTreeSet<&'a BackupId>) {
+    let before = |backup: &&&'a Backup| backup.stopped_at <= window_start;
+    let is_full = |backup: &&&'a Backup| backup.kind == BackupKind::Full;
+    let Some(anchor) = backups.iter().filter(before).rfind(is_full).copied() else {
+        kept.extend(backups.iter().map(|backup| &backup.id));
+        return;
+    };
+    kept.insert(&anchor.id);
+    let on_anchor = |backup: &&&'a Backup| backup.kind.base() == Some(&anchor.id);
+    kept.extend(
+        backups
+            .iter()
+            .filter(before)
+            .rfind(on_anchor)
+            .map(|backup| &backup.id),
+    );
+    kept.extend(
+        backups
+            .iter()
+            .filter(|backup| !before(backup))
+            .map(|backup| &backup.id),
+    );
 }

@@ -123,7 +123,11 @@ pub enum WorkError {
 
 /// Bytes of a frame of a file of this size.
 pub fn frame_bytes(file_size: u64) -> usize {
-    if file_size > HUGE_FILE_BYTES { HUGE_FRAME_BYTES } else { FRAME_BYTES }
+    if file_size > HUGE_FILE_BYTES {
+        HUGE_FRAME_BYTES
+    } else {
+        FRAME_BYTES
+    }
 }
 
 /// One worker's means.
@@ -143,6 +147,8 @@ enum Choice {
     Whole,
     /// Pages changed since this position, or behind the file's end in the base.
     Since { base_start: Lsn, base_blocks: u64 },
+    /// Stretches of a frame's size whose contents are not those of the base.
+    Differing,
 }
 
 impl Worker {
@@ -169,7 +175,12 @@ impl Worker {
         };
         self.progress.add_bytes(unit.len as u64);
         let (sequence, file, last) = (unit.sequence, unit.file.clone(), unit.last);
-        Ok(UnitResult { sequence, file, last, outcome })
+        Ok(UnitResult {
+            sequence,
+            file,
+            last,
+            outcome,
+        })
     }
 
     fn read(&mut self, unit: &Unit) -> Result<Option<ReadUnit>, WorkError> {
@@ -180,13 +191,22 @@ impl Worker {
         };
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.resize(unit.len, 0);
-        let Some(read) = self.reader.read(&self.context.root.join(&unit.file.path), unit.offset, &mut buffer)? else {
+        let Some(read) = self.reader.read(
+            &self.context.root.join(&unit.file.path),
+            unit.offset,
+            &mut buffer,
+        )?
+        else {
             self.buffer = buffer;
             return Ok(None);
         };
         let short = read < unit.len;
         // A relation's last page may be there only in part while it is being added; replay adds it.
-        let kept = if relation.is_some() { read - read % BLOCK_SIZE } else { read };
+        let kept = if relation.is_some() {
+            read - read % BLOCK_SIZE
+        } else {
+            read
+        };
         buffer.truncate(kept);
         let damaged = match relation.filter(|_| self.context.checksums) {
             Some(file) => {
@@ -201,23 +221,41 @@ impl Worker {
         };
         let choice = match (relation, &unit.prior, self.context.base_start) {
             (Some(file), Some(prior), Some(base_start)) if file.fork == Fork::Main => {
-                Choice::Since { base_start, base_blocks: prior.size / BLOCK_SIZE as u64 }
+                let base_blocks = prior.size / BLOCK_SIZE as u64;
+                match self.context.checksums {
+                    true => Choice::Since {
+                        base_start,
+                        base_blocks,
+                    },
+                    // Without checksums a page may change and keep its LSN: VACUUM marks it all-visible.
+                    false => Choice::Differing,
+                }
             }
             _ => Choice::Whole,
         };
         let database = kind.database();
         let (content, reused_bytes) = match choice {
             Choice::Whole => self.store_whole(unit, database, &buffer)?,
-            Choice::Since { base_start, base_blocks } => {
+            Choice::Since {
+                base_start,
+                base_blocks,
+            } => {
                 let changed = |block: u64, page: &page::Page| {
                     let lsn = page::page_lsn(page);
                     block >= base_blocks || lsn >= base_start || !lsn.is_valid()
                 };
                 (self.store_changed(unit, database, &buffer, changed)?, 0)
             }
+            Choice::Differing => (self.store_differing(unit, database, &buffer)?, 0),
         };
         self.buffer = buffer;
-        Ok(Some(ReadUnit { bytes: kept as u64, short, content, reused_bytes, damaged }))
+        Ok(Some(ReadUnit {
+            bytes: kept as u64,
+            short,
+            content,
+            reused_bytes,
+            damaged,
+        }))
     }
 
     fn store_whole(
@@ -281,6 +319,37 @@ impl Worker {
         }
         self.changed = pending;
         Ok(Content::Blocks { runs, frames })
+    }
+
+    fn store_differing(
+        &mut self,
+        unit: &Unit,
+        database: Option<Oid>,
+        buffer: &[u8],
+    ) -> Result<Content, WorkError> {
+        let size = frame_bytes(unit.file.size);
+        let first = usize::try_from(unit.offset).unwrap_or(usize::MAX) / size;
+        let base = match unit.prior.as_deref().map(|prior| &prior.content) {
+            Some(Content::Whole(frames)) => frames.as_slice(),
+            _ => &[],
+        };
+        let same: Vec<bool> = buffer
+            .chunks(size)
+            .zip(first..)
+            .map(|(contents, index)| {
+                base.get(index).is_some_and(|known| {
+                    known.frame.raw as usize == contents.len()
+                        && known.hash == *blake3::hash(contents).as_bytes()
+                })
+            })
+            .collect();
+        let blocks = (size / BLOCK_SIZE) as u64;
+        let start = unit.offset / BLOCK_SIZE as u64;
+        let changed = |block: u64, _: &page::Page| {
+            let index = usize::try_from((block - start) / blocks).unwrap_or(usize::MAX);
+            !same.get(index).copied().unwrap_or(false)
+        };
+        self.store_changed(unit, database, buffer, changed)
     }
 
     fn append(

@@ -17,7 +17,7 @@ use everpoint_instance::{
 use everpoint_pgformat::{Lsn, SystemIdentifier, TimelineId, timeline::TimelineHistory};
 use everpoint_repository::{
     InstanceName, Repository, RepositoryError,
-    log::{GapDocument, LogIndex, TimelineDocument},
+    log::{GapDocument, LogIndex, MarkDocument, TimelineDocument},
 };
 use jiff::Timestamp;
 use tokio::{
@@ -129,6 +129,18 @@ pub enum ReceiveError {
         /// As found.
         found: SystemIdentifier,
     },
+    /// The server went back behind what is stored.
+    #[error(
+        "the repository holds log of `{instance}` up to {stored}, and the server is only at {server}: it was set back to an earlier state without a new timeline, so what follows is another history. Add it under a new name (everpoint instance add) and take a full backup there"
+    )]
+    Diverged {
+        /// The instance.
+        instance: InstanceName,
+        /// The end of what is stored.
+        stored: Lsn,
+        /// Where the server is.
+        server: Lsn,
+    },
     /// The server left out bytes.
     #[error("the server sent log at {found} where {expected} was due")]
     OutOfOrder {
@@ -147,7 +159,10 @@ impl ReceiveError {
         match self {
             Self::Replication(error) => error.is_transient(),
             Self::Notifications(_) | Self::OutOfOrder { .. } => true,
-            Self::Repository(_) | Self::OtherCluster { .. } | Self::Interrupted => false,
+            Self::Repository(_)
+            | Self::OtherCluster { .. }
+            | Self::Diverged { .. }
+            | Self::Interrupted => false,
         }
     }
 }
@@ -165,7 +180,12 @@ pub async fn receive(
     stop: watch::Receiver<bool>,
     listener: Listener,
 ) -> Result<(), ReceiveError> {
-    let receiver = Receiver { repository, plan, stop, listener };
+    let receiver = Receiver {
+        repository,
+        plan,
+        stop,
+        listener,
+    };
     let mut pause = RETRY_PAUSES.0;
     loop {
         let before = Instant::now();
@@ -216,12 +236,24 @@ impl Receiver<'_> {
         let expected = self.plan.record.system_identifier;
         if identity.system_identifier != expected {
             let (instance, found) = (self.plan.instance.clone(), identity.system_identifier);
-            return Err(ReceiveError::OtherCluster { instance, expected, found });
+            return Err(ReceiveError::OtherCluster {
+                instance,
+                expected,
+                found,
+            });
         }
         let history = self.store_history(&mut client, identity.timeline).await?;
         self.make_slot(&mut client).await?;
         let index = self.repository.log_index(&self.plan.instance).await?;
-        let from = stored_until(&index, &history).filter(|from| *from <= identity.flushed);
+        let from = stored_until(&index, &history);
+        if let Some(stored) = from.filter(|from| *from > identity.flushed) {
+            let (instance, server) = (self.plan.instance.clone(), identity.flushed);
+            return Err(ReceiveError::Diverged {
+                instance,
+                stored,
+                server,
+            });
+        }
         let started = self.start(client, &identity, &history, from).await;
         let (mut stream, mut at, mut timeline) = match (started, from) {
             (Err(error), Some(from)) if is_lost(&error) => {
@@ -236,7 +268,10 @@ impl Receiver<'_> {
                 Ok(StreamEnd::Done) => return Ok(SessionEnd::Done),
                 Ok(StreamEnd::ServerStopped) => return Ok(SessionEnd::ServerStopped),
                 Ok(StreamEnd::NextTimeline(next, switch_at)) => {
-                    (self.listener)(ReceiveEvent::NewTimeline { timeline: next, switch_at });
+                    (self.listener)(ReceiveEvent::NewTimeline {
+                        timeline: next,
+                        switch_at,
+                    });
                     let mut client = stream.into_client().ok_or(ReplicationError::Closed)?;
                     history = self.store_history(&mut client, next).await?;
                     (at, timeline) = (switch_at, next);
@@ -255,7 +290,11 @@ impl Receiver<'_> {
     }
 
     fn stream_start(&self, from: Lsn, timeline: TimelineId) -> StreamStart {
-        StreamStart { slot: Some(self.plan.slot.clone()), from, timeline }
+        StreamStart {
+            slot: Some(self.plan.slot.clone()),
+            from,
+            timeline,
+        }
     }
 
     async fn store_history(
@@ -268,7 +307,9 @@ impl Receiver<'_> {
             Some(file) => {
                 let text = String::from_utf8_lossy(&file.contents).into_owned();
                 let document = TimelineDocument { timeline, text };
-                self.repository.write_timeline(&self.plan.instance, &document).await?;
+                self.repository
+                    .write_timeline(&self.plan.instance, &document)
+                    .await?;
                 Ok(file.history)
             }
         }
@@ -277,7 +318,11 @@ impl Receiver<'_> {
     /// Makes the slot where there is none, or one that has lost what it was to keep.
     async fn make_slot(&self, client: &mut ReplicationClient) -> Result<(), ReceiveError> {
         let slot = &self.plan.slot;
-        let made = || (self.listener)(ReceiveEvent::SlotMade { slot: slot.to_string() });
+        let made = || {
+            (self.listener)(ReceiveEvent::SlotMade {
+                slot: slot.to_string(),
+            })
+        };
         match client.read_slot(slot).await? {
             Some(position) if position.restart_lsn.is_some() => Ok(()),
             Some(_) => {
@@ -306,7 +351,9 @@ impl Receiver<'_> {
             Some(from) => from,
             None => {
                 let slot = client.read_slot(&self.plan.slot).await?;
-                let kept = slot.and_then(|slot| slot.restart_lsn).unwrap_or(identity.flushed);
+                let kept = slot
+                    .and_then(|slot| slot.restart_lsn)
+                    .unwrap_or(identity.flushed);
                 self.plan.record.segment_size.floor(kept)
             }
         };
@@ -326,8 +373,12 @@ impl Receiver<'_> {
         if client.read_slot(&self.plan.slot).await?.is_some() {
             client.drop_slot(&self.plan.slot, DropActive::Wait).await?;
         }
-        let slot = client.create_slot(&self.plan.slot, SlotLifetime::Persistent).await?;
-        (self.listener)(ReceiveEvent::SlotMade { slot: self.plan.slot.to_string() });
+        let slot = client
+            .create_slot(&self.plan.slot, SlotLifetime::Persistent)
+            .await?;
+        (self.listener)(ReceiveEvent::SlotMade {
+            slot: self.plan.slot.to_string(),
+        });
         let identity = client.identify_system().await?;
         let kept = slot.restart_lsn.unwrap_or(identity.flushed);
         let to = self.plan.record.segment_size.floor(kept);
@@ -345,6 +396,11 @@ impl Receiver<'_> {
             (self.listener)(ReceiveEvent::Gap(gap));
         }
         Ok((stream, to, next))
+    }
+
+    /// How often it is recorded that nothing came.
+    fn mark_interval(&self) -> Duration {
+        self.plan.interval.max(STATUS_INTERVAL)
     }
 
     /// One timeline's stream.
@@ -371,6 +427,7 @@ impl Receiver<'_> {
             storing: None,
             cut_due: None,
             asked: false,
+            mark_due: Instant::now() + self.mark_interval(),
         };
         let ended = streaming.run(stream, notifications).await;
         // Whatever ended the stream: what was received is stored.
@@ -392,6 +449,8 @@ struct Streaming<'a> {
     cut_due: Option<Instant>,
     /// A cut was asked for while nothing had arrived yet.
     asked: bool,
+    /// When to record that nothing came, if nothing comes.
+    mark_due: Instant,
 }
 
 impl Streaming<'_> {
@@ -406,7 +465,9 @@ impl Streaming<'_> {
             if self.is_done() {
                 return Ok(StreamEnd::Done);
             }
-            let cut_due = self.cut_due.unwrap_or_else(|| Instant::now() + STATUS_INTERVAL);
+            let cut_due = self
+                .cut_due
+                .unwrap_or_else(|| Instant::now() + STATUS_INTERVAL);
             tokio::select! {
                 event = stream.next() => {
                     let event = event?;
@@ -421,7 +482,9 @@ impl Streaming<'_> {
                 () = sleep_until(cut_due), if self.cut_due.is_some() => self.begin_storing().await?,
                 () = sleep_until(status_due) => {
                     status_due = Instant::now() + STATUS_INTERVAL;
-                    self.report(stream, ReplyWanted::No).await?;
+                    self.mark().await?;
+                    // The answer says whether there is anything that has not been sent yet.
+                    self.report(stream, ReplyWanted::Yes).await?;
                 }
                 call = next_call(&mut notifications) => match call {
                     Some(CUT_REQUEST) => {
@@ -437,6 +500,30 @@ impl Streaming<'_> {
         }
     }
 
+    /// Records up to when an idle server is known to have written nothing.
+    async fn mark(&mut self) -> Result<(), ReceiveError> {
+        let idle = self.cut.is_empty() && self.storing.is_none();
+        let (true, true, Some(complete_at)) = (
+            idle,
+            Instant::now() >= self.mark_due,
+            self.cut.known_complete_at(),
+        ) else {
+            return Ok(());
+        };
+        self.mark_due = Instant::now() + self.receiver.mark_interval();
+        let (timeline, lsn) = (self.cut.timeline(), self.cut.end());
+        let mark = MarkDocument {
+            timeline,
+            lsn,
+            complete_at,
+        };
+        Ok(self
+            .context
+            .repository
+            .write_mark(&self.context.instance, &mark)
+            .await?)
+    }
+
     fn is_done(&self) -> bool {
         matches!(self.receiver.plan.until, Until::Stored(lsn) if self.stored >= lsn)
     }
@@ -447,7 +534,12 @@ impl Streaming<'_> {
         event: StreamEvent,
     ) -> Result<Option<StreamEnd>, ReceiveError> {
         match event {
-            StreamEvent::Data { start, server_end, sent_at, bytes } => {
+            StreamEvent::Data {
+                start,
+                server_end,
+                sent_at,
+                bytes,
+            } => {
                 if start != self.cut.end() {
                     let (expected, found) = (self.cut.end(), start);
                     return Err(ReceiveError::OutOfOrder { expected, found });
@@ -468,7 +560,11 @@ impl Streaming<'_> {
                 }
                 Ok(None)
             }
-            StreamEvent::KeepAlive { server_end, sent_at, reply_requested } => {
+            StreamEvent::KeepAlive {
+                server_end,
+                sent_at,
+                reply_requested,
+            } => {
                 if server_end <= self.cut.end() {
                     self.cut.complete_at(sent_at);
                     self.asked = false;
@@ -480,9 +576,10 @@ impl Streaming<'_> {
                 }
                 Ok(None)
             }
-            StreamEvent::TimelineEnd { next_timeline, switch_at } => {
-                Ok(Some(StreamEnd::NextTimeline(next_timeline, switch_at)))
-            }
+            StreamEvent::TimelineEnd {
+                next_timeline,
+                switch_at,
+            } => Ok(Some(StreamEnd::NextTimeline(next_timeline, switch_at))),
             StreamEvent::ServerStopped => Ok(Some(StreamEnd::ServerStopped)),
         }
     }
@@ -510,11 +607,7 @@ impl Streaming<'_> {
         (self.receiver.listener)(ReceiveEvent::Stored(stored));
     }
 
-    async fn report(
-        &self,
-        stream: &mut WalStream,
-        reply: ReplyWanted,
-    ) -> Result<(), ReceiveError> {
+    async fn report(&self, stream: &mut WalStream, reply: ReplyWanted) -> Result<(), ReceiveError> {
         let status = ReceiverStatus {
             written: self.cut.end(),
             flushed: self.stored,
@@ -561,7 +654,10 @@ async fn next_call(notifications: &mut Option<Notifications>) -> Option<&'static
 
 /// Whether the server no longer has the log that is needed.
 fn is_lost(error: &ReplicationError) -> bool {
-    matches!(error, ReplicationError::WalRemoved { .. } | ReplicationError::SlotUnusable { .. })
+    matches!(
+        error,
+        ReplicationError::WalRemoved { .. } | ReplicationError::SlotUnusable { .. }
+    )
 }
 
 /// The end of what is stored in a history: the furthest position that lies on it.
@@ -570,7 +666,9 @@ fn stored_until(index: &LogIndex, history: &TimelineHistory) -> Option<Lsn> {
     index
         .stretches()
         .filter_map(|stretch| {
-            let part = parts.iter().find(|part| part.timeline == stretch.timeline)?;
+            let part = parts
+                .iter()
+                .find(|part| part.timeline == stretch.timeline)?;
             (stretch.start < part.to).then_some(stretch.end.min(part.to))
         })
         .max()

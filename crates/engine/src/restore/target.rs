@@ -21,14 +21,14 @@ use everpoint_pgformat::{
     },
 };
 use everpoint_repository::{
-    Repository, RepositoryError,
-    backup::Backup,
-    log::{LogIndex, LogMetadata, LogPiece},
-    object::{ObjectError, ObjectKind, SealedObject},
+    InstanceName, Repository, RepositoryError, backup::Backup, log::LogIndex, object::ObjectError,
 };
 use jiff::Timestamp;
 
-use crate::log::reader::LogReader;
+use crate::{
+    log::reader::LogReader,
+    window::{self, complete_at},
+};
 
 /// What a user wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +95,9 @@ pub struct Resolved {
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
     /// There is no backup to begin with.
-    #[error("instance `{instance}` has no finished backup on timeline {timeline}. Take one: everpoint backup {instance}")]
+    #[error(
+        "instance `{instance}` has no finished backup on timeline {timeline}. Take one: everpoint backup {instance}"
+    )]
     NoBackup {
         /// The instance.
         instance: String,
@@ -178,8 +180,8 @@ impl fmt::Display for Point {
 pub struct Resolver<'a> {
     /// The repository.
     pub repository: &'a Repository,
-    /// The instance's name.
-    pub instance: &'a str,
+    /// The instance.
+    pub instance: &'a InstanceName,
     /// Its finished backups.
     pub backups: &'a [Backup],
     /// Its log.
@@ -196,13 +198,13 @@ impl Resolver<'_> {
     pub async fn resolve(&self, target: &Target) -> Result<Resolved, TargetError> {
         match target {
             Target::Latest => {
-                let usable = self.usable(target)?;
+                let usable = self.usable()?;
                 let backup = *usable.last().ok_or_else(|| self.no_backup())?;
                 let until = self.index.complete_until(self.timeline, backup.start_lsn);
                 self.at_lsn(backup, until).await
             }
             Target::Lsn(lsn) => {
-                let usable = self.usable(target)?;
+                let usable = self.usable()?;
                 let Some(backup) = usable.iter().rfind(|backup| backup.stop_lsn <= *lsn) else {
                     return Err(self.too_early(target, &usable));
                 };
@@ -218,7 +220,7 @@ impl Resolver<'_> {
                 let Some((start, end)) = found else {
                     return Err(TargetError::UnknownRestorePoint { name: name.clone() });
                 };
-                let usable = self.usable(target)?;
+                let usable = self.usable()?;
                 let Some(backup) = usable.iter().rfind(|backup| backup.stop_lsn <= start) else {
                     return Err(self.too_early(target, &usable));
                 };
@@ -228,26 +230,20 @@ impl Resolver<'_> {
     }
 
     fn no_backup(&self) -> TargetError {
-        TargetError::NoBackup { instance: self.instance.to_owned(), timeline: self.timeline }
+        TargetError::NoBackup {
+            instance: self.instance.to_string(),
+            timeline: self.timeline,
+        }
     }
 
-    /// The backups in the timeline's history that log makes consistent, by position.
-    fn usable(&self, _target: &Target) -> Result<Vec<&Backup>, TargetError> {
-        let parts = self.index.history(self.timeline).parts();
-        let mut usable: Vec<&Backup> = self
-            .backups
-            .iter()
-            .filter(|backup| {
-                let on = parts.iter().find(|part| part.timeline == backup.timeline);
-                on.is_some_and(|part| backup.start_lsn >= part.from && backup.stop_lsn <= part.to)
-            })
-            .filter(|backup| {
-                let until = self.index.complete_until(self.timeline, backup.start_lsn);
-                until >= backup.stop_lsn
-            })
-            .collect();
-        usable.sort_by_key(|backup| backup.stop_lsn);
-        if usable.is_empty() { Err(self.no_backup()) } else { Ok(usable) }
+    /// The backups in the timeline's history that log makes consistent, by position; never none.
+    fn usable(&self) -> Result<Vec<&Backup>, TargetError> {
+        let usable = window::usable(self.backups, self.index, self.timeline);
+        if usable.is_empty() {
+            Err(self.no_backup())
+        } else {
+            Ok(usable)
+        }
     }
 
     fn too_early(&self, target: &Target, usable: &[&Backup]) -> TargetError {
@@ -255,7 +251,10 @@ impl Resolver<'_> {
             None => self.no_backup(),
             Some(first) => TargetError::TooEarly {
                 target: target.clone(),
-                earliest: Point { time: Some(first.stopped_at), lsn: first.stop_lsn },
+                earliest: Point {
+                    time: Some(first.stopped_at),
+                    lsn: first.stop_lsn,
+                },
             },
         }
     }
@@ -267,32 +266,33 @@ impl Resolver<'_> {
         backup: &Backup,
         until: Lsn,
     ) -> Result<TargetError, TargetError> {
-        let time = self.complete_at(backup, until).await?;
+        let time = complete_at(
+            self.repository,
+            self.instance,
+            self.index,
+            self.timeline,
+            backup,
+            until,
+        )
+        .await?;
         let before = Point { time, lsn: until };
-        let usable = self.usable(target)?;
+        let usable = self.usable()?;
         let next = usable.iter().find(|next| next.stop_lsn > until);
         Ok(match next {
             Some(next) => TargetError::InGap {
                 target: target.clone(),
                 lost_from: until,
                 before,
-                after: Point { time: Some(next.stopped_at), lsn: next.stop_lsn },
+                after: Point {
+                    time: Some(next.stopped_at),
+                    lsn: next.stop_lsn,
+                },
             },
-            None => TargetError::TooLate { target: target.clone(), latest: before },
+            None => TargetError::TooLate {
+                target: target.clone(),
+                latest: before,
+            },
         })
-    }
-
-    /// Up to when the log that ends at `until` is known to be complete.
-    async fn complete_at(
-        &self,
-        backup: &Backup,
-        until: Lsn,
-    ) -> Result<Option<Timestamp>, TargetError> {
-        let pieces = self.index.pieces(self.timeline, backup.start_lsn, until).unwrap_or_default();
-        let Some(last) = pieces.last().filter(|last| last.stretch.end == until) else {
-            return Ok(None);
-        };
-        Ok(read_metadata(self.repository, last).await?.complete_at)
     }
 
     fn resolved(
@@ -304,7 +304,14 @@ impl Resolver<'_> {
         first_outside: Option<Neighbour>,
     ) -> Resolved {
         let (backup, timeline) = (backup.clone(), self.timeline);
-        Resolved { backup, timeline, stop, log_until, last_inside, first_outside }
+        Resolved {
+            backup,
+            timeline,
+            stop,
+            log_until,
+            last_inside,
+            first_outside,
+        }
     }
 
     /// The last record that ends at or before `lsn`.
@@ -322,8 +329,11 @@ impl Resolver<'_> {
             })
             .await?;
             if let Some((start, end)) = last {
-                let stop =
-                    if end <= backup.stop_lsn { Stop::AtConsistency } else { Stop::After(start) };
+                let stop = if end <= backup.stop_lsn {
+                    Stop::AtConsistency
+                } else {
+                    Stop::After(start)
+                };
                 return Ok(self.resolved(backup, stop, end.max(backup.stop_lsn), None, None));
             }
         }
@@ -331,7 +341,7 @@ impl Resolver<'_> {
     }
 
     async fn at_time(&self, target: &Target, time: Timestamp) -> Result<Resolved, TargetError> {
-        let usable = self.usable(target)?;
+        let usable = self.usable()?;
         let Some(backup) = usable.iter().rfind(|backup| backup.stopped_at <= time) else {
             return Err(self.too_early(target, &usable));
         };
@@ -361,7 +371,11 @@ impl Resolver<'_> {
         })
         .await?;
         let at_or_behind = |start: Lsn, end: Lsn| {
-            if end <= backup.stop_lsn { Stop::AtConsistency } else { Stop::After(start) }
+            if end <= backup.stop_lsn {
+                Stop::AtConsistency
+            } else {
+                Stop::After(start)
+            }
         };
         if let Some((outside, _)) = outside {
             let (start, end) = last.unwrap_or((backup.start_lsn, backup.stop_lsn));
@@ -370,7 +384,15 @@ impl Resolver<'_> {
             return Ok(self.resolved(backup, stop, needed, inside, Some(outside)));
         }
         // No later end of a transaction is stored: it must be known that there was none.
-        let complete_at = self.complete_at(backup, until).await?;
+        let complete_at = complete_at(
+            self.repository,
+            self.instance,
+            self.index,
+            self.timeline,
+            backup,
+            until,
+        )
+        .await?;
         let known = complete_at.max(inside.map(|inside| inside.time));
         if known.is_some_and(|known| known >= time) {
             let (start, end) = last.unwrap_or((backup.start_lsn, backup.stop_lsn));
@@ -379,7 +401,10 @@ impl Resolver<'_> {
         }
         match self.unreachable(target, backup, until).await? {
             TargetError::TooLate { target, latest } => {
-                let latest = Point { time: known, lsn: latest.lsn };
+                let latest = Point {
+                    time: known,
+                    lsn: latest.lsn,
+                };
                 Err(TargetError::TooLate { target, latest })
             }
             other => Err(other),
@@ -388,7 +413,7 @@ impl Resolver<'_> {
 
     /// The last restore point of a name: its record's start and end.
     async fn find_restore_point(&self, name: &str) -> Result<Option<(Lsn, Lsn)>, TargetError> {
-        let usable = self.usable(&Target::Latest)?;
+        let usable = self.usable()?;
         let mut to = None;
         for backup in usable.iter().rev() {
             let complete = self.index.complete_until(self.timeline, backup.start_lsn);
@@ -421,7 +446,11 @@ impl Resolver<'_> {
         until: Lsn,
         visit: impl FnMut(&Record<'_>) -> Result<bool, TargetError>,
     ) -> Result<(), TargetError> {
-        let begin = if from == backup.start_lsn { Begin::AtRecord } else { Begin::Search };
+        let begin = if from == backup.start_lsn {
+            Begin::AtRecord
+        } else {
+            Begin::Search
+        };
         let scan = LogScan {
             repository: self.repository,
             index: self.index,
@@ -473,11 +502,16 @@ impl LogScan<'_> {
             Begin::Search => WalDecoder::searching(self.version, self.segment_size, from),
         };
         let first = decoder.position();
-        let missing = |_| RepositoryError::from(ObjectError::Damaged {
-            path: format!("log of timeline {}", self.timeline),
-            what: "some of what was to be read is missing",
-        });
-        let pieces = self.index.pieces(self.timeline, first, until).map_err(missing)?;
+        let missing = |_| {
+            RepositoryError::from(ObjectError::Damaged {
+                path: format!("log of timeline {}", self.timeline),
+                what: "some of what was to be read is missing",
+            })
+        };
+        let pieces = self
+            .index
+            .pieces(self.timeline, first, until)
+            .map_err(missing)?;
         let mut reader = LogReader::new(self.repository.clone(), pieces)?;
         while let Some((at, bytes)) = reader.next().await? {
             let mut chunk = decoder.feed(at, &bytes);
@@ -495,20 +529,6 @@ impl LogScan<'_> {
         }
         Ok(())
     }
-}
-
-async fn read_metadata(
-    repository: &Repository,
-    piece: &LogPiece,
-) -> Result<LogMetadata, RepositoryError> {
-    let (store, keys) = (repository.store(), repository.keys());
-    let stretch = &piece.stretch;
-    let object =
-        SealedObject::open(store, keys, &stretch.path, ObjectKind::Log, stretch.id).await?;
-    serde_json::from_slice(object.metadata()).map_err(|_| {
-        let what = "its metadata is not a log backup's, or is a newer everpoint's";
-        ObjectError::Damaged { path: stretch.path.clone(), what }.into()
-    })
 }
 
 /// PostgreSQL's time as one of ours, held within the range that ours has.

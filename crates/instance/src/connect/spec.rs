@@ -182,6 +182,18 @@ pub enum SpecError {
 }
 
 impl ConnectionSpec {
+    /// How to reach a server of this machine through its socket.
+    ///
+    /// # Errors
+    /// When the port is 0.
+    pub fn local(socket_directory: &Path, port: u16, user: &str) -> Result<Self, SpecError> {
+        let mut parameters = Parameters::default();
+        parameters.set("host", &socket_directory.to_string_lossy());
+        parameters.set("port", &port.to_string());
+        parameters.set("user", user);
+        Self::from_parameters(parameters)
+    }
+
     /// Where to try, in this order.
     pub fn endpoints(&self) -> &[Endpoint] {
         &self.endpoints
@@ -304,7 +316,12 @@ impl FromStr for ConnectionSpec {
     type Err = SpecError;
 
     fn from_str(text: &str) -> Result<Self, SpecError> {
-        let mut parameters = Parameters::parse(text)?;
+        Self::from_parameters(Parameters::parse(text)?)
+    }
+}
+
+impl ConnectionSpec {
+    fn from_parameters(mut parameters: Parameters) -> Result<Self, SpecError> {
         if let Some(name) = parameters
             .names()
             .find(|name| !KNOWN.contains(name) && !IGNORED.contains(name))

@@ -8,5 +8,6 @@ mod data_directory;
 mod facts;
 mod lock;
 mod login;
+mod process;
 mod replication;
 mod spec;

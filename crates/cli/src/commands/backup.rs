@@ -1,0 +1,118 @@
+//! `everpoint backup`.
+
+use std::time::Instant;
+
+use everpoint_engine::{
+    backup::{self, BackupEvent, BackupPlan, RequestedKind},
+    progress::Progress,
+};
+use everpoint_instance::CheckpointMode;
+use everpoint_repository::{Repository, backup::Backup};
+
+use super::{known, processors};
+use crate::{
+    args::{self, BackupType, Global},
+    exit::{Exit, Refusal},
+    output,
+    progress::Display,
+};
+
+pub async fn run(
+    repository: &Repository,
+    global: &Global,
+    args: &args::Backup,
+) -> anyhow::Result<Exit> {
+    let kind = match (args.kind, args.independent) {
+        (BackupType::Full, false) => RequestedKind::Full,
+        (BackupType::Full, true) => RequestedKind::IndependentFull,
+        (BackupType::Differential, false) => RequestedKind::Differential,
+        (BackupType::Differential, true) => {
+            let text =
+                "a differential builds on a full backup; --independent goes with --type full";
+            return Err(Refusal(text.to_owned()).into());
+        }
+    };
+    let (record, connection) = known(repository, &args.name).await?;
+    let plan = BackupPlan {
+        instance: args.name.clone(),
+        record,
+        connection,
+        kind,
+        jobs: args
+            .jobs
+            .map_or_else(|| (processors() / 2).max(1), usize::from),
+        checkpoint: match args.spread_checkpoint {
+            true => CheckpointMode::Spread,
+            false => CheckpointMode::Fast,
+        },
+        log_wait: args.log_wait,
+    };
+    let progress = Progress::default();
+    let begun = Instant::now();
+    let display = Display::new(&progress);
+    let interrupt = tokio::spawn(cancel_on_interrupt(progress.clone()));
+    let backup = backup::run(repository, &plan, &progress, &say).await;
+    interrupt.abort();
+    drop(display);
+    let backup = backup?;
+    output::one(global.output, &Shown(&backup), || summary(&backup, begun))?;
+    if backup.damaged_pages.is_empty() {
+        return Ok(Exit::Success);
+    }
+    for file in &backup.damaged_pages {
+        let blocks: Vec<String> = file.blocks.iter().map(ToString::to_string).collect();
+        eprintln!(
+            "damaged in the cluster: {} block {}",
+            file.path,
+            blocks.join(", ")
+        );
+    }
+    eprintln!("The backup is complete and holds these pages as they are.");
+    Ok(Exit::Damage)
+}
+
+/// Without the parts that only a restore wants.
+struct Shown<'a>(&'a Backup);
+
+impl serde::Serialize for Shown<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        super::listing::BackupRow::new(self.0).serialize(serializer)
+    }
+}
+
+fn summary(backup: &Backup, begun: Instant) -> String {
+    let totals = &backup.totals;
+    let seconds = begun.elapsed().as_secs_f64();
+    format!(
+        "{}\n{} in {} files read, {} stored, {} as before; {seconds:.1} s\nrestorable from {} (LSN {})",
+        backup.id,
+        output::bytes(totals.read_bytes),
+        totals.files,
+        output::bytes(totals.stored_bytes),
+        output::bytes(totals.reused_bytes),
+        output::time(backup.stopped_at),
+        backup.stop_lsn,
+    )
+}
+
+fn say(event: BackupEvent) {
+    match event {
+        BackupEvent::Swept { objects } => {
+            eprintln!("removed what interrupted backups left: {objects} objects");
+        }
+        BackupEvent::BecameFull { reason } => eprintln!("taking a full backup: {reason}"),
+        BackupEvent::Unreadable { id, error } => {
+            eprintln!("warning: backup {id} is damaged and was left as it is: {error}");
+        }
+        BackupEvent::Started { id, lsn } => eprintln!("backup {id} begins at {lsn}"),
+        BackupEvent::LeftOut(what) => eprintln!("warning: {what}"),
+        BackupEvent::WaitingForLog { .. } => {}
+    }
+}
+
+pub(super) async fn cancel_on_interrupt(progress: Progress) {
+    if tokio::signal::ctrl_c().await.is_ok() {
+        eprintln!("interrupted; ending");
+        progress.cancel();
+    }
+}

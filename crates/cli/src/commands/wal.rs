@@ -1,0 +1,118 @@
+//! `everpoint wal`.
+
+use std::sync::Arc;
+
+use everpoint_engine::{
+    instance_record::WalSupply,
+    log::{
+        push::{Pushed, push as push_file},
+        receive::{self as receiving, LEAST_INTERVAL, ReceiveEvent, ReceivePlan, Until},
+    },
+};
+use everpoint_instance::{InstanceLock, LockKind, connect_sql};
+use everpoint_repository::Repository;
+use jiff::Timestamp;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+use super::known;
+use crate::{
+    args::{Push, Receive},
+    exit::{Exit, Refusal},
+    output,
+};
+
+pub async fn receive(repository: &Repository, args: &Receive) -> anyhow::Result<Exit> {
+    if args.interval < LEAST_INTERVAL {
+        return Err(Refusal("the interval is at least 1s".to_owned()).into());
+    }
+    let (record, connection) = known(repository, &args.name).await?;
+    let WalSupply::Stream { slot } = &record.wal else {
+        let text = format!(
+            "instance `{}` pushes its log by archive_command. `everpoint instance add {} --wal stream …` changes that",
+            args.name, args.name
+        );
+        return Err(Refusal(text).into());
+    };
+    let session = connect_sql(&connection, connection.database()).await?;
+    let lock = InstanceLock::try_acquire(session, LockKind::Receiver, args.name.as_str()).await?;
+    repository
+        .store()
+        .sweep_staged(&everpoint_repository::layout::logs(&args.name))?;
+    let plan = ReceivePlan {
+        instance: args.name.clone(),
+        slot: slot.parse()?,
+        record: record.clone(),
+        connection,
+        interval: args.interval,
+        cut_bytes: u64::from(args.cut_mib) << 20,
+        until: Until::Told,
+    };
+    let (tell, stop) = watch::channel(false);
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+        // Nobody listening means that receiving has ended already.
+        let _ = tell.send(true);
+    });
+    receiving::receive(repository, &plan, stop, Arc::new(say)).await?;
+    drop(lock);
+    Ok(Exit::Success)
+}
+
+fn say(event: ReceiveEvent) {
+    let now = output::time(Timestamp::now());
+    match event {
+        ReceiveEvent::Streaming { from, timeline } => {
+            println!("{now} streaming from {from} on timeline {timeline}");
+        }
+        ReceiveEvent::Stored(log) => println!(
+            "{now} stored {} to {} on timeline {}: {} in {}",
+            log.start,
+            log.end,
+            log.timeline,
+            output::bytes(log.end.bytes_since(log.start)),
+            output::bytes(log.stored_bytes)
+        ),
+        ReceiveEvent::Gap(gap) => eprintln!(
+            "{now} GAP: log from {} to {} on timeline {} is lost: {}\n\
+             Points in it cannot be restored. Take a backup now: everpoint backup",
+            gap.from, gap.to, gap.timeline, gap.reason
+        ),
+        ReceiveEvent::SlotMade { slot } => {
+            eprintln!("{now} made replication slot `{slot}`, which was not there or had lost log");
+        }
+        ReceiveEvent::Waiting { error, pause } => {
+            let error = anyhow::Error::from(error);
+            eprintln!(
+                "{now} {error:#}; trying again in {:.1} s",
+                pause.as_secs_f64()
+            );
+        }
+        ReceiveEvent::NewTimeline {
+            timeline,
+            switch_at,
+        } => {
+            println!("{now} the server went on to timeline {timeline} at {switch_at}");
+        }
+    }
+}
+
+pub async fn push(repository: &Repository, args: &Push) -> anyhow::Result<Exit> {
+    let (record, _) = known(repository, &args.name).await?;
+    match push_file(repository, &args.name, &record, &args.path).await? {
+        Pushed::Stored | Pushed::Known => {}
+        Pushed::NotNeeded => {
+            eprintln!(
+                "{} is not needed for restores and was not stored",
+                args.path.display()
+            );
+        }
+    }
+    Ok(Exit::Success)
+}

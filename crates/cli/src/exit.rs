@@ -1,0 +1,79 @@
+//! Exit codes, and how an error is shown.
+
+use std::process::ExitCode;
+
+use everpoint_engine::restore::RestoreError;
+use everpoint_repository::{RepositoryError, keys::KeyError};
+
+/// What the process ends with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It was done.
+    Success,
+    /// It was begun and failed.
+    Failed,
+    /// Refused before anything was done.
+    Refused,
+    /// It was done, and damage was found.
+    Damage,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Success => 0,
+            Exit::Failed => 1,
+            // 2 is wrong usage, by clap.
+            Exit::Refused => 3,
+            Exit::Damage => 4,
+        })
+    }
+}
+
+/// A refusal of the command itself.
+#[derive(Debug)]
+pub struct Refusal(pub String);
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// The code an error ends with.
+pub fn code_of(error: &anyhow::Error) -> Exit {
+    let refused = error.chain().any(|cause| {
+        cause.is::<Refusal>()
+            || matches!(
+                cause.downcast_ref::<RestoreError>(),
+                Some(RestoreError::Target(_) | RestoreError::Refused(_))
+            )
+            || matches!(
+                cause.downcast_ref::<RepositoryError>(),
+                Some(
+                    RepositoryError::None { .. }
+                        | RepositoryError::Exists { .. }
+                        | RepositoryError::Foreign { .. }
+                        | RepositoryError::Newer { .. }
+                        | RepositoryError::UnknownInstance { .. }
+                        | RepositoryError::Key(KeyError::Wrong { .. } | KeyError::Weak { .. })
+                )
+            )
+    });
+    if refused { Exit::Refused } else { Exit::Failed }
+}
+
+/// Shows an error and what caused it, on standard error.
+pub fn print(error: &anyhow::Error) {
+    let mut shown = error.to_string();
+    eprintln!("error: {shown}");
+    for cause in error.chain().skip(1) {
+        let text = cause.to_string();
+        if !shown.contains(&text) {
+            eprintln!("  because: {text}");
+            shown = text;
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! What can be restored: from when to when, and where not.
+
+use everpoint_pgformat::{Lsn, TimelineId};
+use everpoint_repository::{
+    InstanceName, Repository, RepositoryError,
+    backup::Backup,
+    log::{GapDocument, LogIndex, LogMetadata},
+    object::{ObjectError, ObjectKind, SealedObject},
+};
+use jiff::Timestamp;
+use serde::Serialize;
+
+/// What of an instance can be restored.
+#[derive(Clone, Debug, Serialize)]
+pub struct Window {
+    /// The instance.
+    pub instance: InstanceName,
+    /// Finished backups.
+    pub backups: usize,
+    /// Backups whose manifests are damaged.
+    pub damaged: Vec<everpoint_repository::BackupId>,
+    /// Stretches in which every point can be restored, oldest first. More than one where log is missing.
+    pub ranges: Vec<Range>,
+    /// Gaps that were recorded when they arose.
+    pub gaps: Vec<GapDocument>,
+    /// Behind the last backup log is missing: points from there on need a new one.
+    pub backup_needed: bool,
+}
+
+/// A stretch in which every point can be restored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Range {
+    /// The timeline in whose history it lies.
+    pub timeline: TimelineId,
+    /// The earliest point: the end of a backup.
+    pub earliest: Timestamp,
+    /// Its position.
+    pub earliest_lsn: Lsn,
+    /// The latest point, where it is known; by the server's clock.
+    pub latest: Option<Timestamp>,
+    /// Its position: log is complete up to here.
+    pub latest_lsn: Lsn,
+}
+
+/// Finds out what can be restored.
+///
+/// # Errors
+/// When the repository cannot be read.
+pub async fn window(
+    repository: &Repository,
+    instance: &InstanceName,
+) -> Result<Window, RepositoryError> {
+    let found = repository.readable_backups(instance).await?;
+    let backups = found.backups;
+    let index = repository.log_index(instance).await?;
+    let gaps = repository.gaps(instance).await?;
+    let timeline = index
+        .timelines()
+        .last()
+        .copied()
+        .unwrap_or(TimelineId::FIRST);
+    let mut ranges: Vec<Range> = Vec::new();
+    for backup in usable(&backups, &index, timeline) {
+        let latest_lsn = index.complete_until(timeline, backup.start_lsn);
+        if ranges
+            .last()
+            .is_some_and(|range| range.latest_lsn >= latest_lsn)
+        {
+            continue;
+        }
+        let latest =
+            complete_at(repository, instance, &index, timeline, backup, latest_lsn).await?;
+        let range = Range {
+            timeline,
+            earliest: backup.stopped_at,
+            earliest_lsn: backup.stop_lsn,
+            latest: latest.or((latest_lsn == backup.stop_lsn).then_some(backup.stopped_at)),
+            latest_lsn,
+        };
+        ranges.push(range);
+    }
+    let stored_until = index
+        .stretches()
+        .filter(|stretch| stretch.timeline == timeline)
+        .map(|stretch| stretch.end)
+        .max();
+    let backup_needed = match (ranges.last(), stored_until) {
+        (Some(range), Some(until)) => until > range.latest_lsn,
+        (None, _) => true,
+        (Some(_), None) => false,
+    };
+    let instance = instance.clone();
+    Ok(Window {
+        damaged: found.unreadable.into_iter().map(|(id, _)| id).collect(),
+        instance,
+        backups: backups.len(),
+        ranges,
+        gaps,
+        backup_needed,
+    })
+}
+
+/// The backups in a timeline's history that log makes consistent, by position.
+pub fn usable<'a>(
+    backups: &'a [Backup],
+    index: &LogIndex,
+    timeline: TimelineId,
+) -> Vec<&'a Backup> {
+    let parts = index.history(timeline).parts();
+    let mut usable: Vec<&Backup> = backups
+        .iter()
+        .filter(|backup| {
+            let on = parts.iter().find(|part| part.timeline == backup.timeline);
+            on.is_some_and(|part| backup.start_lsn >= part.from && backup.stop_lsn <= part.to)
+        })
+        .filter(|backup| index.complete_until(timeline, backup.start_lsn) >= backup.stop_lsn)
+        .collect();
+    usable.sort_by_key(|backup| backup.stop_lsn);
+    usable
+}
+
+/// Up to when the log that ends at `until` is known to be complete, by the server's clock.
+///
+/// # Errors
+/// When the last log backup cannot be read.
+pub async fn complete_at(
+    repository: &Repository,
+    instance: &InstanceName,
+    index: &LogIndex,
+    timeline: TimelineId,
+    backup: &Backup,
+    until: Lsn,
+) -> Result<Option<Timestamp>, RepositoryError> {
+    let pieces = index
+        .pieces(timeline, backup.start_lsn, until)
+        .unwrap_or_default();
+    let Some(last) = pieces.last().filter(|last| last.stretch.end == until) else {
+        return Ok(None);
+    };
+    let marked = repository
+        .marked_complete_at(instance, last.stretch.timeline, until)
+        .await?;
+    let (store, keys) = (repository.store(), repository.keys());
+    let stretch = &last.stretch;
+    let object =
+        SealedObject::open(store, keys, &stretch.path, ObjectKind::Log, stretch.id).await?;
+    let metadata: LogMetadata = serde_json::from_slice(object.metadata()).map_err(|_| {
+        let what = "its metadata is not a log backup's, or is a newer everpoint's";
+        ObjectError::Damaged {
+            path: stretch.path.clone(),
+            what,
+        }
+    })?;
+    Ok(metadata.complete_at.max(marked))
+}

@@ -1,0 +1,19 @@
+//! Servers as processes: finding PostgreSQL's programs, starting a server on a restored data directory,
+//! waiting for it, and stopping it.
+//!
+//! The server is a child of ours, run directly and not by `pg_ctl`, so that its end is seen at once.
+
+mod account;
+mod binaries;
+mod cage;
+mod error;
+mod log;
+mod options;
+mod server;
+
+pub use account::{Account, AccountError};
+pub use binaries::{BinariesError, PgBinaries};
+pub use cage::CageError;
+pub use error::ProcessError;
+pub use options::{OnDrop, RecoverySignal, StartOptions};
+pub use server::{Milestone, ServerProcess, StopMode, start_for_recovery, stop_running};
