@@ -4,6 +4,7 @@
 //! CopyBothResponse.
 
 use std::{
+    fmt,
     future::poll_fn,
     io,
     pin::{Pin, pin},
@@ -36,12 +37,21 @@ pub(super) enum Incoming {
 
 /// A transport with its buffers. Every method may be dropped while it waits, and called again: what was
 /// read or has to be written is kept here.
-#[derive(Debug)]
 pub(super) struct Framed {
     transport: Transport,
     incoming: BytesMut,
     outgoing: BytesMut,
     flushed: Flushed,
+}
+
+/// Without the buffers, which hold others' data.
+impl fmt::Debug for Framed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Framed")
+            .field("transport", &self.transport)
+            .field("read_ahead_bytes", &self.incoming.len())
+            .finish_non_exhaustive()
+    }
 }
 
 /// Whether everything written has left the TLS layer too.
