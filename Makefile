@@ -24,7 +24,7 @@ test: setup ## Run every test, against real PostgreSQL 15 to 18 servers
 lint: setup ## Check formatting, lints, licences and known vulnerabilities
 	@$(CARGO) fmt --all -- --check
 	@$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
-	@$(with_tools) $(CARGO) deny --log-level error check
+	@scripts/deny.sh
 
 bench: setup ## Measure backup and restore
 	@$(CARGO) build --release

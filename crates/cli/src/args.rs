@@ -11,7 +11,12 @@ use everpoint_repository::InstanceName;
 /// Exit codes: 0 done; 1 failed; 2 wrong usage; 3 refused before anything was done; 4 done, and damage was
 /// found.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true, arg_required_else_help = true, max_term_width = 100)]
+#[command(
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
 pub struct Arguments {
     #[command(flatten)]
     pub global: Global,

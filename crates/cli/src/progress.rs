@@ -25,9 +25,15 @@ impl Display {
         if std::io::stderr().is_terminal() {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
             let task = tokio::spawn(draw(progress, bar.clone()));
-            return Self { task, bar: Some(bar) };
+            return Self {
+                task,
+                bar: Some(bar),
+            };
         }
-        Self { task: tokio::spawn(print(progress)), bar: None }
+        Self {
+            task: tokio::spawn(print(progress)),
+            bar: None,
+        }
     }
 }
 
@@ -55,7 +61,11 @@ async fn draw(progress: Progress, bar: ProgressBar) {
             bar.reset();
             bar.set_message(phase);
             let known = reading.total_bytes > 0;
-            bar.set_style(if known { sized.clone() } else { unsized_style.clone() });
+            bar.set_style(if known {
+                sized.clone()
+            } else {
+                unsized_style.clone()
+            });
         }
         bar.set_length(reading.total_bytes.max(1));
         bar.set_position(reading.done_bytes);
@@ -64,7 +74,10 @@ async fn draw(progress: Progress, bar: ProgressBar) {
 }
 
 async fn print(progress: Progress) {
-    let mut last = Reading { phase: "", ..progress.read() };
+    let mut last = Reading {
+        phase: "",
+        ..progress.read()
+    };
     let mut begun = Instant::now();
     let mut printed = Instant::now();
     loop {
@@ -93,5 +106,8 @@ fn line(reading: &Reading, elapsed: Duration) -> String {
         |seconds| HumanDuration(Duration::from_secs(seconds)).to_string(),
     );
     let (done, total, rate) = (HumanBytes(done), HumanBytes(total), HumanBytes(rate));
-    format!("{}: {done} of {total}, {rate}/s, {rest} left", reading.phase)
+    format!(
+        "{}: {done} of {total}, {rate}/s, {rest} left",
+        reading.phase
+    )
 }

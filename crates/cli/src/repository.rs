@@ -31,8 +31,7 @@ pub async fn open(global: &Global) -> anyhow::Result<Repository> {
 
 fn secret(global: &Global) -> anyhow::Result<Secret> {
     if global.recovery_key {
-        let text = from_environment(RECOVERY_KEY)
-            .map_or_else(|| ask("Recovery key: "), Ok)?;
+        let text = from_environment(RECOVERY_KEY).map_or_else(|| ask("Recovery key: "), Ok)?;
         return Ok(Secret::Recovery(RecoveryKey::parse(&text)?));
     }
     if let Some(path) = &global.key_file {
@@ -58,7 +57,10 @@ pub fn new_secret(global: &Global) -> anyhow::Result<Secret> {
 }
 
 fn from_environment(name: &str) -> Option<Zeroizing<String>> {
-    std::env::var(name).ok().filter(|text| !text.is_empty()).map(Zeroizing::new)
+    std::env::var(name)
+        .ok()
+        .filter(|text| !text.is_empty())
+        .map(Zeroizing::new)
 }
 
 fn ask(prompt: &str) -> anyhow::Result<Zeroizing<String>> {

@@ -31,7 +31,10 @@ pub fn instant(text: &str) -> Result<Timestamp, String> {
             "at that place the clock showed this time twice or not at all that day; {FORMS}"
         ));
     }
-    zoned.compatible().map(|zoned| zoned.timestamp()).map_err(|error| error.to_string())
+    zoned
+        .compatible()
+        .map(|zoned| zoned.timestamp())
+        .map_err(|error| error.to_string())
 }
 
 /// Reads a duration such as 5min, 30s, 1h.
@@ -57,10 +60,21 @@ mod tests {
         ] {
             assert_eq!(instant(text), Ok(expected), "{text}");
         }
-        for text in ["2026-11-22 21:30:00", "2026-11-22", "yesterday", "", "21:30", "2026-11-22 21:30 Nowhere"] {
+        for text in [
+            "2026-11-22 21:30:00",
+            "2026-11-22",
+            "yesterday",
+            "",
+            "21:30",
+            "2026-11-22 21:30 Nowhere",
+        ] {
             assert!(instant(text).is_err(), "{text}");
         }
-        assert!(instant("2026-10-25 02:30 Europe/Berlin").unwrap_err().contains("twice"));
+        assert!(
+            instant("2026-10-25 02:30 Europe/Berlin")
+                .unwrap_err()
+                .contains("twice")
+        );
     }
 
     #[test]

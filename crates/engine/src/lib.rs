@@ -3,7 +3,10 @@
 //! Each operation has a plan, which is a value that can be printed, and an execution, which does what
 //! the plan says and reports through [`progress`] and events. Nothing here talks to a person.
 
-#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)
+)]
 
 pub mod backup;
 pub mod expire;

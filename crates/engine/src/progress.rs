@@ -39,8 +39,14 @@ pub struct Reading {
 impl Progress {
     /// Begins a phase; the counters of bytes begin anew.
     pub fn phase(&self, phase: &'static str, total_bytes: u64) {
-        *self.shared.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
-        self.shared.total_bytes.store(total_bytes, Ordering::Relaxed);
+        *self
+            .shared
+            .phase
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = phase;
+        self.shared
+            .total_bytes
+            .store(total_bytes, Ordering::Relaxed);
         self.shared.done_bytes.store(0, Ordering::Relaxed);
     }
 
@@ -72,7 +78,11 @@ impl Progress {
     /// Where it stands now.
     pub fn read(&self) -> Reading {
         Reading {
-            phase: *self.shared.phase.lock().unwrap_or_else(PoisonError::into_inner),
+            phase: *self
+                .shared
+                .phase
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
             total_bytes: self.shared.total_bytes.load(Ordering::Relaxed),
             done_bytes: self.shared.done_bytes.load(Ordering::Relaxed),
             files: self.shared.files.load(Ordering::Relaxed),

@@ -122,7 +122,12 @@ impl Verifier<'_> {
     async fn backups(&mut self) -> Result<(), RepositoryError> {
         self.progress.phase("verifying backups", 0);
         let mut sizes: BTreeMap<String, u64> = BTreeMap::new();
-        for info in self.repository.store().list(&layout::packs(self.instance)).await? {
+        for info in self
+            .repository
+            .store()
+            .list(&layout::packs(self.instance))
+            .await?
+        {
             sizes.insert(info.path, info.size);
         }
         let manifests = self.repository.manifests(self.instance).await?;
@@ -218,7 +223,10 @@ impl Verifier<'_> {
             return Ok(());
         }
         let identity = pack.identity();
-        let key = self.repository.keys().object_key(identity.data_key, identity.id)?;
+        let key = self
+            .repository
+            .keys()
+            .object_key(identity.data_key, identity.id)?;
         let frame = &stored.frame;
         let range = frame.offset..frame.offset + u64::from(frame.stored);
         let mut contents = vec![0; frame.raw as usize];
@@ -228,11 +236,15 @@ impl Verifier<'_> {
             Ok(bytes) => {
                 let mut bytes = bytes.to_vec();
                 let header = identity.header();
-                match self.decoder.decode(frame, &header, &key, &mut bytes, &mut contents) {
+                match self
+                    .decoder
+                    .decode(frame, &header, &key, &mut bytes, &mut contents)
+                {
                     Err(error) => Some(chain(&error)),
-                    Ok(()) if *blake3::hash(&contents).as_bytes() != stored.hash => {
-                        Some(format!("frame {} has other contents than its hash", frame.ordinal))
-                    }
+                    Ok(()) if *blake3::hash(&contents).as_bytes() != stored.hash => Some(format!(
+                        "frame {} has other contents than its hash",
+                        frame.ordinal
+                    )),
                     Ok(()) => None,
                 }
             }
@@ -264,9 +276,16 @@ impl Verifier<'_> {
                     continue;
                 }
             };
-            let raw: u64 = object.frames().iter().map(|frame| u64::from(frame.raw)).sum();
+            let raw: u64 = object
+                .frames()
+                .iter()
+                .map(|frame| u64::from(frame.raw))
+                .sum();
             if raw != stretch.end.bytes_since(stretch.start) {
-                self.damage(&info.path, "it holds more or less log than its name says".to_owned());
+                self.damage(
+                    &info.path,
+                    "it holds more or less log than its name says".to_owned(),
+                );
                 continue;
             }
             if self.depth == Depth::Presence {
@@ -310,9 +329,9 @@ impl Verifier<'_> {
                     1 => document::read::<TimelineDocument>(store, keys, &info.path, id)
                         .await
                         .map(drop),
-                    _ => {
-                        document::read::<GapDocument>(store, keys, &info.path, id).await.map(drop)
-                    }
+                    _ => document::read::<GapDocument>(store, keys, &info.path, id)
+                        .await
+                        .map(drop),
                 };
                 if let Err(error) = read {
                     self.damage(&info.path, chain(&error));

@@ -51,11 +51,18 @@ pub async fn window(
     let backups = repository.backups(instance).await?;
     let index = repository.log_index(instance).await?;
     let gaps = repository.gaps(instance).await?;
-    let timeline = index.timelines().last().copied().unwrap_or(TimelineId::FIRST);
+    let timeline = index
+        .timelines()
+        .last()
+        .copied()
+        .unwrap_or(TimelineId::FIRST);
     let mut ranges: Vec<Range> = Vec::new();
     for backup in usable(&backups, &index, timeline) {
         let latest_lsn = index.complete_until(timeline, backup.start_lsn);
-        if ranges.last().is_some_and(|range| range.latest_lsn >= latest_lsn) {
+        if ranges
+            .last()
+            .is_some_and(|range| range.latest_lsn >= latest_lsn)
+        {
             continue;
         }
         let latest = complete_at(repository, &index, timeline, backup, latest_lsn).await?;
@@ -79,7 +86,13 @@ pub async fn window(
         (Some(_), None) => false,
     };
     let instance = instance.clone();
-    Ok(Window { instance, backups: backups.len(), ranges, gaps, backup_needed })
+    Ok(Window {
+        instance,
+        backups: backups.len(),
+        ranges,
+        gaps,
+        backup_needed,
+    })
 }
 
 /// The backups in a timeline's history that log makes consistent, by position.
@@ -112,7 +125,9 @@ pub async fn complete_at(
     backup: &Backup,
     until: Lsn,
 ) -> Result<Option<Timestamp>, RepositoryError> {
-    let pieces = index.pieces(timeline, backup.start_lsn, until).unwrap_or_default();
+    let pieces = index
+        .pieces(timeline, backup.start_lsn, until)
+        .unwrap_or_default();
     let Some(last) = pieces.last().filter(|last| last.stretch.end == until) else {
         return Ok(None);
     };
@@ -122,7 +137,10 @@ pub async fn complete_at(
         SealedObject::open(store, keys, &stretch.path, ObjectKind::Log, stretch.id).await?;
     let metadata: LogMetadata = serde_json::from_slice(object.metadata()).map_err(|_| {
         let what = "its metadata is not a log backup's, or is a newer everpoint's";
-        ObjectError::Damaged { path: stretch.path.clone(), what }
+        ObjectError::Damaged {
+            path: stretch.path.clone(),
+            what,
+        }
     })?;
     Ok(metadata.complete_at)
 }

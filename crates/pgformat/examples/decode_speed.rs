@@ -1,16 +1,19 @@
-//! Measures how fast log is decoded: `decode_speed <major version> <directory of segments> [<rounds>]`.
+//! Measures how fast log is decoded and summarised:
+//! `decode_speed <major version> <directory of segments> [<rounds>]`.
 //!
-//! Segments are read into memory first, so that only the decoder is measured, on one core.
+//! Segments are read into memory first, so that only decoding is measured, on one core.
 
 use std::{env, error::Error, fs, path::PathBuf, time::Instant};
 
 use everpoint_pgformat::{
-    Lsn, MajorVersion,
+    Lsn, MajorVersion, TimelineId,
     wal::{
         decoder::{Next, WalDecoder},
         page::WalPageHeader,
+        record::Record,
         segment::SegmentSize,
     },
+    wal_summary::{SummaryBuilder, WalSummary},
 };
 
 /// Bytes given to the decoder at a time, as a receiver of streamed log would.
@@ -25,18 +28,63 @@ fn main() -> Result<(), Box<dyn Error>> {
     let rounds = rounds.first().map_or(Ok(5), |rounds| rounds.parse())?;
     let (start, size, log) = load(directory)?;
 
+    let log = Log {
+        version,
+        size,
+        start,
+        bytes: log,
+    };
     for _ in 0..rounds {
+        let (mut records, mut blocks) = (0_u64, 0);
+        measure("decode", || {
+            records = 0;
+            log.decode(|record| {
+                records += 1;
+                blocks += record.blocks().len();
+                Ok(())
+            })
+        })?;
+        let mut builder = SummaryBuilder::new(version, TimelineId::FIRST, start);
+        measure("decode and summarise", || {
+            log.decode(|record| Ok(builder.add(record)?))
+        })?;
+        let summary = builder.cut();
         let began = Instant::now();
-        let (records, blocks, end) = decode(version, size, start, &log)?;
-        let seconds = began.elapsed().as_secs_f64();
-        let bytes = end.bytes_since(start) as f64;
+        let stored = summary.encode();
+        let encoded = began.elapsed();
+        let began = Instant::now();
+        let read = WalSummary::decode(&stored)?;
+        let decoded = began.elapsed();
         println!(
-            "decode: {:.0} MB/s, {:.1} million records/s ({records} records, {blocks} blocks, {:.0} MB)",
-            bytes / 1e6 / seconds,
-            records as f64 / 1e6 / seconds,
-            bytes / 1e6,
+            "{records} records, {blocks} block references; {} forks, {} blocks, {} transactions; \
+             stored in {} bytes, written in {encoded:?}, read in {decoded:?}, {}",
+            summary.changes.forks().len(),
+            summary.changes.block_count(),
+            summary.times.transactions().len(),
+            stored.len(),
+            if read == summary {
+                "equal"
+            } else {
+                "NOT EQUAL"
+            },
         );
     }
+    Ok(())
+}
+
+/// Runs `work`, which tells how many bytes it went through.
+fn measure(
+    what: &str,
+    mut work: impl FnMut() -> Result<u64, Box<dyn Error>>,
+) -> Result<(), Box<dyn Error>> {
+    let began = Instant::now();
+    let bytes = work()? as f64;
+    let seconds = began.elapsed().as_secs_f64();
+    println!(
+        "{what}: {:.0} MB/s of {:.0} MB",
+        bytes / 1e6 / seconds,
+        bytes / 1e6
+    );
     Ok(())
 }
 
@@ -71,29 +119,33 @@ fn load(directory: &str) -> Result<(Lsn, SegmentSize, Vec<u8>), Box<dyn Error>> 
     ))
 }
 
-fn decode(
+struct Log {
     version: MajorVersion,
     size: SegmentSize,
     start: Lsn,
-    log: &[u8],
-) -> Result<(u64, u64, Lsn), Box<dyn Error>> {
-    let mut decoder = WalDecoder::searching(version, size, start);
-    let (mut records, mut blocks, mut end) = (0, 0, start);
-    let mut at = start;
-    for piece in log.chunks(CHUNK) {
-        let mut chunk = decoder.feed(at, piece);
-        loop {
-            match chunk.next()? {
-                Next::Record(record) => {
-                    records += 1;
-                    blocks += record.blocks().len() as u64;
-                    end = record.end();
+    bytes: Vec<u8>,
+}
+
+impl Log {
+    /// Calls `each` with every record; tells how many bytes of log those take.
+    fn decode(
+        &self,
+        mut each: impl FnMut(&Record<'_>) -> Result<(), Box<dyn Error>>,
+    ) -> Result<u64, Box<dyn Error>> {
+        let mut decoder = WalDecoder::searching(self.version, self.size, self.start);
+        let mut at = self.start;
+        'log: for piece in self.bytes.chunks(CHUNK) {
+            let mut chunk = decoder.feed(at, piece);
+            loop {
+                match chunk.next()? {
+                    Next::Record(record) => each(&record)?,
+                    Next::NeedBytes => break,
+                    Next::End(_) => break 'log,
                 }
-                Next::NeedBytes => break,
-                Next::End(_) => return Ok((records, blocks, end)),
             }
+            at = at.advance(piece.len() as u64);
         }
-        at = at.advance(piece.len() as u64);
+        let end = decoder.boundary().unwrap_or(self.start);
+        Ok(end.bytes_since(self.start))
     }
-    Ok((records, blocks, end))
 }

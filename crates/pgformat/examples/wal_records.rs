@@ -1,16 +1,18 @@
 //! Prints the records in a directory of WAL segments, much as `pg_waldump` does.
 //!
-//! `wal_records <major version> <directory> <timeline> <start> [<end>]` prints a line for each record that
+//! `wal_records [--page-crcs] <major version> <directory> <timeline> <start> [<end>]` prints a line for each record that
 //! starts at or after `start` and ends at or before `end`: its position, resource manager, info bits,
 //! transaction, length without and with page images, the record before, and its blocks. The last line says
-//! why it ended.
+//! why it ended. With `--page-crcs`, each page image is unpacked and the CRC-32C of the page printed.
 
 use std::{env, error::Error, fs, io::Write, path::Path};
 
 use everpoint_pgformat::{
     Lsn, MajorVersion, TimelineId,
+    ids::BLOCK_SIZE,
     relation::Fork,
     wal::{
+        crc32c,
         decoder::{Next, WalDecoder},
         page::{LONG_HEADER_SIZE, WalPageHeader},
         record::Record,
@@ -19,9 +21,14 @@ use everpoint_pgformat::{
 };
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let args: Vec<String> = env::args().skip(1).collect();
+    let mut args: Vec<String> = env::args().skip(1).collect();
+    let page_crcs = args.first().is_some_and(|arg| arg == "--page-crcs");
+    args.drain(..usize::from(page_crcs));
     let [version, directory, timeline, start, end @ ..] = args.as_slice() else {
-        return Err("wal_records <major version> <directory> <timeline> <start> [<end>]".into());
+        return Err(
+            "wal_records [--page-crcs] <major version> <directory> <timeline> <start> [<end>]"
+                .into(),
+        );
     };
     let version = MajorVersion::try_from(version.parse::<u16>()?)?;
     let directory = Path::new(directory);
@@ -43,7 +50,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         loop {
             match chunk.next() {
                 Ok(Next::Record(record)) if record.end() > end => break 'segments,
-                Ok(Next::Record(record)) => writeln!(out, "{}", line(&record))?,
+                Ok(Next::Record(record)) => {
+                    write!(out, "{}", line(&record))?;
+                    if page_crcs {
+                        write!(out, "{}", image_crcs(&record))?;
+                    }
+                    writeln!(out)?;
+                }
                 Ok(Next::NeedBytes) => break,
                 Ok(Next::End(end)) => {
                     writeln!(out, "end of log at {}: {:?}", end.at, end.sign)?;
@@ -112,4 +125,17 @@ fn line(record: &Record<'_>) -> String {
         }
     }
     line
+}
+
+fn image_crcs(record: &Record<'_>) -> String {
+    let mut text = String::new();
+    for block in record.blocks() {
+        let mut page = [0; BLOCK_SIZE];
+        text += &match block.image.map(|image| image.restore(&mut page)) {
+            None => continue,
+            Some(Ok(())) => format!(" page #{}: {:08X}", block.id, crc32c(&page)),
+            Some(Err(error)) => format!(" page #{}: {error}", block.id),
+        };
+    }
+    text
 }

@@ -1,9 +1,10 @@
-//! The header and checksum of a relation's page.
+//! The header and checksum of a relation's page, and the rows on a heap's page.
 //!
-//! Layout: `src/include/storage/bufpage.h`. Checksum: `src/include/storage/checksum_impl.h`, 32
+//! Layout: `src/include/storage/bufpage.h`, `src/include/storage/itemid.h` and
+//! `src/include/access/htup_details.h`. Checksum: `src/include/storage/checksum_impl.h`, 32
 //! parallel FNV-1a lanes, mixed with the block number.
 
-use crate::{BlockNumber, Lsn, ids::BLOCK_SIZE};
+use crate::{BlockNumber, Lsn, bytes::Reader, ids::BLOCK_SIZE};
 
 /// A page's bytes.
 pub type Page = [u8; BLOCK_SIZE];
@@ -12,6 +13,11 @@ const LANES: usize = 32;
 const ROWS: usize = BLOCK_SIZE / 4 / LANES;
 const FNV_PRIME: u32 = 16_777_619;
 const CHECKSUM_OFFSET: usize = 8;
+/// `pd_lower`: where the line pointers end.
+const LOWER_OFFSET: usize = 12;
+const PAGE_HEADER_SIZE: usize = 24;
+/// `t_hoff`, in a tuple's header.
+const TUPLE_HEADER_LEN_OFFSET: usize = 22;
 
 const LANE_OFFSETS: [u32; LANES] = [
     0x5B1F_36E9,
@@ -47,6 +53,22 @@ const LANE_OFFSETS: [u32; LANES] = [
     0xF2CA_9FD3,
     0x959B_D756,
 ];
+
+/// A row's place on its page: the number of its line pointer, counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinePointer(u16);
+
+impl LinePointer {
+    /// From `OffsetNumber`.
+    pub const fn new(raw: u16) -> Self {
+        Self(raw)
+    }
+
+    /// The number.
+    pub const fn get(self) -> u16 {
+        self.0
+    }
+}
 
 /// What reading a page's header and checksum says of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +109,26 @@ pub fn is_zero(bytes: &[u8]) -> bool {
             == 0
     };
     words.chunks(64).all(zero) && rest.iter().all(|byte| *byte == 0)
+}
+
+/// The rows of a heap's page: their places and their contents behind the tuple header. Rows that do not
+/// lie whole on the page are left out.
+pub fn rows(page: &Page) -> impl Iterator<Item = (LinePointer, &[u8])> {
+    let lower = Reader::at(page, LOWER_OFFSET).and_then(|mut reader| reader.u16());
+    let pointers = page
+        .get(PAGE_HEADER_SIZE..usize::from(lower.unwrap_or(0)))
+        .unwrap_or_default();
+    (1..)
+        .zip(pointers.as_chunks::<4>().0)
+        .filter_map(|(number, pointer)| {
+            let pointer = u32::from_le_bytes(*pointer);
+            let offset = usize::try_from(pointer & 0x7FFF).ok()?;
+            let len = usize::try_from(pointer >> 17).ok()?;
+            let is_normal = pointer >> 15 & 3 == 1;
+            let tuple = page.get(offset..offset + len).filter(|_| is_normal)?;
+            let header_len = usize::from(*tuple.get(TUPLE_HEADER_LEN_OFFSET)?);
+            Some((LinePointer(number), tuple.get(header_len..)?))
+        })
 }
 
 /// Checks a page at `block` of its fork: new, valid or damaged.
@@ -172,6 +214,29 @@ mod tests {
             verify(&page, BlockNumber::new(4)),
             PageState::BadChecksum { .. }
         ));
+    }
+
+    #[test]
+    fn rows_are_found_and_dead_or_broken_line_pointers_left_out() {
+        let mut page = [0; BLOCK_SIZE];
+        let pointer = |offset: u32, state: u32, len: u32| offset | state << 15 | len << 17;
+        let pointers = [
+            pointer(8000, 1, 30),
+            pointer(0, 0, 0),
+            pointer(3, 2, 0),
+            pointer(8180, 1, 30),
+            pointer(8100, 1, 26),
+        ];
+        page[12..14].copy_from_slice(&(24_u16 + 20).to_le_bytes());
+        for (index, pointer) in pointers.iter().enumerate() {
+            page[24 + index * 4..28 + index * 4].copy_from_slice(&pointer.to_le_bytes());
+        }
+        page[8022] = 24;
+        page[8024..8030].fill(7);
+        page[8122] = 200;
+        let found: Vec<_> = rows(&page).collect();
+        assert_eq!(found, [(LinePointer::new(1), &[7; 6][..])]);
+        assert_eq!(rows(&[0xFF; BLOCK_SIZE]).count(), 0);
     }
 
     #[test]

@@ -230,7 +230,9 @@ impl ManifestWriter {
             entry.encode("", &mut self.section);
         }
         if self.section.len() > MAX_FRAME_BYTES {
-            return Err(FrameError::TooLarge { bytes: self.section.len() });
+            return Err(FrameError::TooLarge {
+                bytes: self.section.len(),
+            });
         }
         self.previous.clone_from(&entry.path);
         Ok(())

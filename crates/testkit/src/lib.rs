@@ -20,12 +20,20 @@
 
 mod account;
 pub mod cluster;
+pub mod compare;
+pub mod corrupt;
 mod every_version;
+mod mixed;
+mod moment;
 mod scratch;
 pub mod server;
+pub mod workload;
 
 pub use account::Account;
 pub use cluster::{Cluster, ClusterBuilder, StopMode};
 pub use every_version::run;
+pub use mixed::{change_mixed_data, many_databases, mixed_data};
+pub use moment::Moment;
 pub use scratch::Scratch;
 pub use server::Server;
+pub use workload::{Ledger, RunningWorkload, Target, Workload};

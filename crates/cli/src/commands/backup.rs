@@ -27,7 +27,8 @@ pub async fn run(
         (BackupType::Full, true) => RequestedKind::IndependentFull,
         (BackupType::Differential, false) => RequestedKind::Differential,
         (BackupType::Differential, true) => {
-            let text = "a differential builds on a full backup; --independent goes with --type full";
+            let text =
+                "a differential builds on a full backup; --independent goes with --type full";
             return Err(Refusal(text.to_owned()).into());
         }
     };
@@ -37,7 +38,9 @@ pub async fn run(
         record,
         connection,
         kind,
-        jobs: args.jobs.map_or_else(|| (processors() / 2).max(1), usize::from),
+        jobs: args
+            .jobs
+            .map_or_else(|| (processors() / 2).max(1), usize::from),
         checkpoint: match args.spread_checkpoint {
             true => CheckpointMode::Spread,
             false => CheckpointMode::Fast,
@@ -58,7 +61,11 @@ pub async fn run(
     }
     for file in &backup.damaged_pages {
         let blocks: Vec<String> = file.blocks.iter().map(ToString::to_string).collect();
-        eprintln!("damaged in the cluster: {} block {}", file.path, blocks.join(", "));
+        eprintln!(
+            "damaged in the cluster: {} block {}",
+            file.path,
+            blocks.join(", ")
+        );
     }
     eprintln!("The backup is complete and holds these pages as they are.");
     Ok(Exit::Damage)

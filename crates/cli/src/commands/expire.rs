@@ -45,7 +45,8 @@ pub async fn run(repository: &Repository, global: &Global, args: &Expire) -> any
     let index = repository.log_index(&args.name).await?;
     let logs: Vec<LogStretch> = index.stretches().cloned().collect();
     let plan = retention::plan(&backups, &logs, window_start);
-    let ids = |ids: &[everpoint_repository::BackupId]| ids.iter().map(ToString::to_string).collect();
+    let ids =
+        |ids: &[everpoint_repository::BackupId]| ids.iter().map(ToString::to_string).collect();
     let shown = Shown {
         window_start: window_start.to_string(),
         dry_run: args.dry_run,
@@ -63,8 +64,15 @@ pub async fn run(repository: &Repository, global: &Global, args: &Expire) -> any
 }
 
 fn text(shown: &Shown, window_start: Timestamp) -> String {
-    let verb = if shown.dry_run { "would delete" } else { "deleted" };
-    let mut text = format!("every point from {} on stays restorable\n", output::time(window_start));
+    let verb = if shown.dry_run {
+        "would delete"
+    } else {
+        "deleted"
+    };
+    let mut text = format!(
+        "every point from {} on stays restorable\n",
+        output::time(window_start)
+    );
     for id in &shown.deleted_backups {
         text.push_str(&format!("{verb} backup {id}\n"));
     }
@@ -72,6 +80,9 @@ fn text(shown: &Shown, window_start: Timestamp) -> String {
         text.push_str(&format!("keep backup {id}\n"));
     }
     let bytes = output::bytes(shown.deleted_log_bytes);
-    text.push_str(&format!("{verb} {} log backups ({bytes})\n", shown.deleted_log_backups));
+    text.push_str(&format!(
+        "{verb} {} log backups ({bytes})\n",
+        shown.deleted_log_backups
+    ));
     text
 }

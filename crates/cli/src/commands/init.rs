@@ -50,7 +50,11 @@ pub async fn run(global: &Global, args: &Init) -> anyhow::Result<Exit> {
              Whoever has it can read every backup; without it and without the {} nobody can.",
             value.repository,
             value.recovery_key,
-            if global.key_file.is_some() { "key file" } else { "passphrase" },
+            if global.key_file.is_some() {
+                "key file"
+            } else {
+                "passphrase"
+            },
         )
     })?;
     Ok(Exit::Success)

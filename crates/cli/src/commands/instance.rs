@@ -66,7 +66,9 @@ pub async fn add(global: &Global, args: InstanceAdd) -> anyhow::Result<Exit> {
         WalChoice::Push => WalSupply::Push,
         WalChoice::Stream => {
             make_slot(&connection, &slot).await?;
-            WalSupply::Stream { slot: slot.to_string() }
+            WalSupply::Stream {
+                slot: slot.to_string(),
+            }
         }
     };
     let record = InstanceRecord {
@@ -76,10 +78,14 @@ pub async fn add(global: &Global, args: InstanceAdd) -> anyhow::Result<Exit> {
         data_directory: data_directory.canonicalize()?,
         segment_size: facts.segment_size,
         wal,
-        added_at: previous.as_ref().map_or_else(Timestamp::now, |(_, old)| old.added_at),
+        added_at: previous
+            .as_ref()
+            .map_or_else(Timestamp::now, |(_, old)| old.added_at),
     };
     let revision = previous.as_ref().map_or(0, |(revision, _)| revision + 1);
-    repository.write_description(&args.name, revision, &record).await?;
+    repository
+        .write_description(&args.name, revision, &record)
+        .await?;
     if global.output == OutputFormat::Table {
         let next = match record.wal {
             WalSupply::Stream { .. } => format!(
@@ -91,8 +97,15 @@ pub async fn add(global: &Global, args: InstanceAdd) -> anyhow::Result<Exit> {
                 args.name
             ),
         };
-        let verb = if previous.is_some() { "changed" } else { "added" };
-        println!("\n{verb} `{}`. {next}\nThen take the first backup: everpoint backup {}", args.name, args.name);
+        let verb = if previous.is_some() {
+            "changed"
+        } else {
+            "added"
+        };
+        println!(
+            "\n{verb} `{}`. {next}\nThen take the first backup: everpoint backup {}",
+            args.name, args.name
+        );
     }
     Ok(Exit::Success)
 }
@@ -128,7 +141,12 @@ fn print_report(format: OutputFormat, report: &CheckReport) -> anyhow::Result<()
                 Outcome::Warning { cause, mend } => ("warning", cause.clone(), Some(mend.clone())),
                 Outcome::Failed { cause, mend } => ("FAILED", cause.clone(), Some(mend.clone())),
             };
-            CheckRow { check: check.name.to_string(), outcome, found, mend }
+            CheckRow {
+                check: check.name.to_string(),
+                outcome,
+                found,
+                mend,
+            }
         })
         .collect();
     if format == OutputFormat::Json {

@@ -49,7 +49,11 @@ impl BackupRow {
             read_bytes: backup.totals.read_bytes,
             stored_bytes: backup.totals.stored_bytes,
             reused_bytes: backup.totals.reused_bytes,
-            damaged_pages: backup.damaged_pages.iter().map(|file| file.blocks.len()).sum(),
+            damaged_pages: backup
+                .damaged_pages
+                .iter()
+                .map(|file| file.blocks.len())
+                .sum(),
         }
     }
 }
@@ -62,7 +66,15 @@ pub async fn backups(
     repository.description::<InstanceRecord>(&args.name).await?;
     let backups = repository.backups(&args.name).await?;
     let rows: Vec<BackupRow> = backups.iter().map(BackupRow::new).collect();
-    let header = ["BACKUP", "RESTORABLE FROM", "SIZE", "STORED", "TIMELINE", "STOP LSN", "DAMAGED"];
+    let header = [
+        "BACKUP",
+        "RESTORABLE FROM",
+        "SIZE",
+        "STORED",
+        "TIMELINE",
+        "STOP LSN",
+        "DAMAGED",
+    ];
     let cells = |row: &BackupRow| {
         let short = |time: &str| time.parse().map_or_else(|_| time.to_owned(), output::time);
         vec![

@@ -28,13 +28,14 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
         Command::Instance(InstanceCommand::Add(args)) => instance::add(&global, args).await,
         Command::Instance(InstanceCommand::List) => instance::list(&global).await,
         Command::Instance(InstanceCommand::GrantScript(args)) => {
-            print!("{}", everpoint_instance::grant_script(&args.role, &args.database));
+            print!(
+                "{}",
+                everpoint_instance::grant_script(&args.role, &args.database)
+            );
             Ok(Exit::Success)
         }
         Command::Backup(args) => backup::run(&open(&global).await?, &global, &args).await,
-        Command::Wal(WalCommand::Receive(args)) => {
-            wal::receive(&open(&global).await?, &args).await
-        }
+        Command::Wal(WalCommand::Receive(args)) => wal::receive(&open(&global).await?, &args).await,
         Command::Wal(WalCommand::Push(args)) => wal::push(&open(&global).await?, &args).await,
         Command::Restore(RestoreCommand::Instance(args)) => {
             restore::instance(&open(&global).await?, &global, args).await

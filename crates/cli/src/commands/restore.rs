@@ -3,14 +3,16 @@
 use std::time::Instant;
 
 use everpoint_engine::{
+    instance_record::InstanceRecord,
     progress::Progress,
     restore::{
         self, LogDelivery, RestorePlan, RestoreRequest,
+        start::StartPlan,
         target::{Neighbour, Stop, Target},
         writer::Owner,
     },
 };
-use everpoint_engine::instance_record::InstanceRecord;
+use everpoint_instance::process::PgBinaries;
 use everpoint_pgformat::TimelineId;
 use everpoint_repository::Repository;
 use serde::Serialize;
@@ -35,20 +37,55 @@ pub async fn instance(
     if args.dry_run {
         return Ok(Exit::Success);
     }
+    // Programs of the wrong version are refused before anything is written.
+    let start = match args.start {
+        false => None,
+        true => Some(StartPlan {
+            binaries: find_binaries(&args, &plan).await?,
+            port: args.port,
+            socket_directory: args.socket_directory.clone(),
+        }),
+    };
     let progress = Progress::default();
     let begun = Instant::now();
     let display = Display::new(&progress);
     let interrupt = tokio::spawn(cancel_on_interrupt(progress.clone()));
     let restored = restore::execute(repository, &plan, &progress).await;
+    let files_s = begun.elapsed().as_secs_f64();
+    let recovered = match (&restored, &start) {
+        (Ok(()), Some(start)) => {
+            Some(restore::start::start(repository, &plan, start, &progress).await)
+        }
+        _ => None,
+    };
     interrupt.abort();
     drop(display);
     restored?;
-    eprintln!("files restored in {:.1} s", begun.elapsed().as_secs_f64());
-    println!(
-        "{} is ready: start the server on it, and it recovers to the target by itself",
-        plan.request.to.display()
-    );
+    let place = plan.request.to.display();
+    match recovered {
+        None => {
+            eprintln!("files and log restored in {files_s:.1} s");
+            eprintln!("{place} is ready: start the server on it, and it recovers to the target");
+        }
+        Some(server) => {
+            let server = server?;
+            let total_s = begun.elapsed().as_secs_f64();
+            eprintln!("files restored in {files_s:.1} s, recovered after {total_s:.1} s");
+            eprintln!(
+                "the server runs on {place} as process {}, its log is {}",
+                server.pid(),
+                server.log().display()
+            );
+        }
+    }
     Ok(Exit::Success)
+}
+
+async fn find_binaries(args: &RestoreInstance, plan: &RestorePlan) -> anyhow::Result<PgBinaries> {
+    let version = plan.resolved.backup.version;
+    PgBinaries::find(args.bin_directory.as_deref(), version)
+        .await
+        .map_err(|error| Refusal(format!("{error}. Nothing was restored")).into())
 }
 
 fn request(args: &RestoreInstance) -> anyhow::Result<RestoreRequest> {
@@ -68,7 +105,11 @@ fn request(args: &RestoreInstance) -> anyhow::Result<RestoreRequest> {
         tablespaces: args.tablespaces.clone(),
         jobs: args.jobs.map_or_else(processors, usize::from),
         owner: owner(&args.owner)?,
-        log: if args.start { LogDelivery::Supplied } else { LogDelivery::InPlace },
+        log: if args.start {
+            LogDelivery::Supplied
+        } else {
+            LogDelivery::InPlace
+        },
     })
 }
 
@@ -80,9 +121,15 @@ fn owner(name: &str) -> anyhow::Result<Option<Owner>> {
     let passwd = std::fs::read_to_string("/etc/passwd")?;
     let found = passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
-        let user = fields.next().filter(|user| *user == name).and(fields.nth(1))?;
+        let user = fields
+            .next()
+            .filter(|user| *user == name)
+            .and(fields.nth(1))?;
         let group = fields.next()?;
-        Some(Owner { user: user.parse().ok()?, group: group.parse().ok()? })
+        Some(Owner {
+            user: user.parse().ok()?,
+            group: group.parse().ok()?,
+        })
     });
     match found {
         Some(owner) => Ok(Some(owner)),
@@ -161,12 +208,15 @@ fn text(plan: &RestorePlan, shown: &Shown) -> String {
         output::bytes(shown.log_bytes),
         shown.timeline
     ));
-    for (name, neighbour) in
-        [("last inside  ", &shown.last_inside), ("first outside", &shown.first_outside)]
-    {
+    for (name, neighbour) in [
+        ("last inside  ", &shown.last_inside),
+        ("first outside", &shown.first_outside),
+    ] {
         if let Some(found) = neighbour {
             let (transaction, time, lsn) = (found.transaction, &found.time, &found.lsn);
-            text.push_str(&format!("\n  {name}  transaction {transaction}, {time}, LSN {lsn}"));
+            text.push_str(&format!(
+                "\n  {name}  transaction {transaction}, {time}, LSN {lsn}"
+            ));
         }
     }
     if plan.resumed {

@@ -15,7 +15,11 @@ use crate::{
 };
 
 pub async fn run(repository: &Repository, global: &Global, args: &Verify) -> anyhow::Result<Exit> {
-    let depth = if args.full { Depth::Contents } else { Depth::Presence };
+    let depth = if args.full {
+        Depth::Contents
+    } else {
+        Depth::Presence
+    };
     let progress = Progress::default();
     let display = Display::new(&progress);
     let mut total = Report::default();
@@ -27,20 +31,31 @@ pub async fn run(repository: &Repository, global: &Global, args: &Verify) -> any
     }
     drop(display);
     output::one(global.output, &total, || text(&total, depth))?;
-    Ok(if total.damage.is_empty() { Exit::Success } else { Exit::Damage })
+    Ok(if total.damage.is_empty() {
+        Exit::Success
+    } else {
+        Exit::Damage
+    })
 }
 
 fn text(report: &Report, depth: Depth) -> String {
     let looked = match depth {
         Depth::Presence => "present, sizes and indexes right".to_owned(),
         Depth::Contents => {
-            format!("present, {} of contents compared", output::bytes(report.verified_bytes))
+            format!(
+                "present, {} of contents compared",
+                output::bytes(report.verified_bytes)
+            )
         }
     };
     if report.damage.is_empty() {
         return format!("{} objects {looked}: no damage", report.objects);
     }
-    let mut text = format!("{} objects looked at: {} DAMAGED\n", report.objects, report.damage.len());
+    let mut text = format!(
+        "{} objects looked at: {} DAMAGED\n",
+        report.objects,
+        report.damage.len()
+    );
     for damage in &report.damage {
         text.push_str(&describe(damage));
     }
@@ -50,7 +65,10 @@ fn text(report: &Report, depth: Depth) -> String {
 fn describe(damage: &Damage) -> String {
     let mut text = format!("\n{}\n  {}\n", damage.object, damage.what);
     if !damage.backups.is_empty() {
-        text.push_str(&format!("  needed by backup {}\n", damage.backups.join(", ")));
+        text.push_str(&format!(
+            "  needed by backup {}\n",
+            damage.backups.join(", ")
+        ));
     }
     for file in &damage.files {
         text.push_str(&format!("  affects {file}\n"));

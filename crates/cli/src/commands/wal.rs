@@ -38,7 +38,9 @@ pub async fn receive(repository: &Repository, args: &Receive) -> anyhow::Result<
     };
     let session = connect_sql(&connection, connection.database()).await?;
     let lock = InstanceLock::try_acquire(session, LockKind::Receiver, args.name.as_str()).await?;
-    repository.store().sweep_staged(&everpoint_repository::layout::logs(&args.name))?;
+    repository
+        .store()
+        .sweep_staged(&everpoint_repository::layout::logs(&args.name))?;
     let plan = ReceivePlan {
         instance: args.name.clone(),
         slot: slot.parse()?,
@@ -87,9 +89,15 @@ fn say(event: ReceiveEvent) {
         }
         ReceiveEvent::Waiting { error, pause } => {
             let error = anyhow::Error::from(error);
-            eprintln!("{now} {error:#}; trying again in {:.1} s", pause.as_secs_f64());
+            eprintln!(
+                "{now} {error:#}; trying again in {:.1} s",
+                pause.as_secs_f64()
+            );
         }
-        ReceiveEvent::NewTimeline { timeline, switch_at } => {
+        ReceiveEvent::NewTimeline {
+            timeline,
+            switch_at,
+        } => {
             println!("{now} the server went on to timeline {timeline} at {switch_at}");
         }
     }
@@ -100,7 +108,10 @@ pub async fn push(repository: &Repository, args: &Push) -> anyhow::Result<Exit> 
     match push_file(repository, &args.name, &record, &args.path).await? {
         Pushed::Stored | Pushed::Known => {}
         Pushed::NotNeeded => {
-            eprintln!("{} is not needed for restores and was not stored", args.path.display());
+            eprintln!(
+                "{} is not needed for restores and was not stored",
+                args.path.display()
+            );
         }
     }
     Ok(Exit::Success)

@@ -217,16 +217,24 @@ pub async fn run(
     }
     let base = choose_base(plan, &backups, &facts, repository, listener).await?;
     let kind = match (&base, plan.kind) {
-        (Some(base), RequestedKind::Differential) => {
-            BackupKind::Differential { base: base.id.clone() }
-        }
+        (Some(base), RequestedKind::Differential) => BackupKind::Differential {
+            base: base.id.clone(),
+        },
         _ => BackupKind::Full,
     };
     let started_at = Timestamp::now();
     let id = BackupId::new(started_at, kind.name(), random());
-    let outcome = Taking { repository, plan, progress, listener, facts, control, id: id.clone() }
-        .take(kind, base, started_at)
-        .await;
+    let outcome = Taking {
+        repository,
+        plan,
+        progress,
+        listener,
+        facts,
+        control,
+        id: id.clone(),
+    }
+    .take(kind, base, started_at)
+    .await;
     if outcome.is_err() {
         // What cannot be removed now is swept before the next backup.
         let _ = remove_packs(repository, &plan.instance, &id).await;
@@ -244,7 +252,12 @@ fn check_cluster(
     if found == expected {
         return Ok(());
     }
-    Err(BackupError::OtherCluster { what, instance: plan.instance.clone(), expected, found })
+    Err(BackupError::OtherCluster {
+        what,
+        instance: plan.instance.clone(),
+        expected,
+        found,
+    })
 }
 
 /// Removes what interrupted backups left. The writer's lock is held, so none is under way.
@@ -291,10 +304,15 @@ async fn choose_base(
     if plan.kind == RequestedKind::IndependentFull {
         return Ok(None);
     }
-    let history = repository.log_index(&plan.instance).await?.history(facts.timeline);
+    let history = repository
+        .log_index(&plan.instance)
+        .await?
+        .history(facts.timeline);
     let parts = history.parts();
     let in_history = |backup: &&Backup| {
-        parts.iter().any(|part| part.timeline == backup.timeline && backup.stop_lsn <= part.to)
+        parts
+            .iter()
+            .any(|part| part.timeline == backup.timeline && backup.stop_lsn <= part.to)
     };
     let last = backups
         .iter()
@@ -333,7 +351,10 @@ impl Taking<'_> {
         let label = format!("everpoint {}", self.id);
         let mode = BackupMode::start(session, &label, self.plan.checkpoint).await?;
         let start = mode.start_point();
-        (self.listener)(BackupEvent::Started { id: self.id.clone(), lsn: start.lsn });
+        (self.listener)(BackupEvent::Started {
+            id: self.id.clone(),
+            lsn: start.lsn,
+        });
 
         self.progress.phase("listing files", 0);
         let (root, version) = (self.plan.record.data_directory.clone(), self.facts.major);
@@ -341,23 +362,34 @@ impl Taking<'_> {
         for oddity in listing.oddities() {
             (self.listener)(BackupEvent::LeftOut(oddity.to_string()));
         }
-        self.progress.phase("copying files", listing.total_size().get());
+        self.progress
+            .phase("copying files", listing.total_size().get());
         let base_start = match &kind {
             BackupKind::Full => None,
             BackupKind::Differential { .. } => base.as_ref().map(|base| base.start_lsn),
         };
-        let (copied, table, manifest) =
-            self.copy(listing.clone(), base, base_start, start.lsn).await?;
+        let (copied, table, manifest) = self
+            .copy(listing.clone(), base, base_start, start.lsn)
+            .await?;
 
         self.progress.phase("ending backup mode", 0);
         let control_bytes = self.control_bytes().await?;
         let stop = mode.stop().await?;
         let session = connect_sql(&self.plan.connection, self.plan.connection.database()).await?;
         let stopped_at = ServerFacts::read(&session).await?.server_time;
-        (self.listener)(BackupEvent::WaitingForLog { until: stop.stop_lsn });
+        (self.listener)(BackupEvent::WaitingForLog {
+            until: stop.stop_lsn,
+        });
         self.progress.phase("waiting for log", 0);
-        wait_for_log(self.repository, self.plan, &session, stop.label.timeline, stop.label.start, stop.stop_lsn)
-            .await?;
+        wait_for_log(
+            self.repository,
+            self.plan,
+            &session,
+            stop.label.timeline,
+            stop.label.start,
+            stop.stop_lsn,
+        )
+        .await?;
 
         self.progress.phase("writing the manifest", 0);
         let (object, sections) = manifest.writer.finish().map_err(RepositoryError::from)?;
@@ -388,7 +420,11 @@ impl Taking<'_> {
         };
         let text = serde_json::to_vec(&backup).unwrap_or_default();
         let finished = object.finish(&text).map_err(RepositoryError::from)?;
-        manifest.sink.finish(finished.rest).await.map_err(RepositoryError::from)?;
+        manifest
+            .sink
+            .finish(finished.rest)
+            .await
+            .map_err(RepositoryError::from)?;
         Ok(backup)
     }
 
@@ -401,9 +437,12 @@ impl Taking<'_> {
     ) -> Result<(Copied, PackTable, ManifestTarget), BackupError> {
         let prior: Option<ManifestReader> = match &base {
             None => None,
-            Some(base) => {
-                Some(self.repository.manifest(&self.plan.instance, &base.id).await?.1)
-            }
+            Some(base) => Some(
+                self.repository
+                    .manifest(&self.plan.instance, &base.id)
+                    .await?
+                    .1,
+            ),
         };
         let table = PackTable::new(base.map(|base| base.packs).unwrap_or_default());
         let object = ObjectBuilder::new(ObjectKind::Manifest, self.repository.keys())
@@ -430,8 +469,16 @@ impl Taking<'_> {
             runtime: tokio::runtime::Handle::current(),
         };
         let jobs = self.plan.jobs.max(1);
-        let copied =
-            copy_files(context, listing, prior, target, jobs, &mut manifest, self.progress).await;
+        let copied = copy_files(
+            context,
+            listing,
+            prior,
+            target,
+            jobs,
+            &mut manifest,
+            self.progress,
+        )
+        .await;
         match copied {
             Ok(copied) => Ok((copied, table, manifest)),
             Err(error) => {
@@ -449,7 +496,10 @@ impl Taking<'_> {
             let read = path.clone();
             let bytes = blocking(move || std::fs::read(&read))
                 .await?
-                .map_err(|source| BackupError::ControlBytes { path: path.clone(), source })?;
+                .map_err(|source| BackupError::ControlBytes {
+                    path: path.clone(),
+                    source,
+                })?;
             if ControlFile::parse(&bytes).is_ok() {
                 return Ok(crate::hex::encode(&bytes));
             }
@@ -486,7 +536,10 @@ fn tablespaces(listing: &Listing) -> Vec<Tablespace> {
 fn directories(listing: &Listing) -> Vec<Directory> {
     listing
         .directories()
-        .map(|entry| Directory { path: entry.path.to_owned(), mode: entry.mode })
+        .map(|entry| Directory {
+            path: entry.path.to_owned(),
+            mode: entry.mode,
+        })
         .collect()
 }
 
@@ -513,7 +566,12 @@ async fn wait_for_log(
                 WalSupply::Stream { .. } => "Look at the output of `everpoint wal receive`",
             };
             let waited_s = begun.elapsed().as_secs();
-            return Err(BackupError::LogMissing { from, until, waited_s, hint });
+            return Err(BackupError::LogMissing {
+                from,
+                until,
+                waited_s,
+                hint,
+            });
         }
         if let WalSupply::Stream { slot } = &plan.record.wal
             && asked.is_none_or(|asked| asked.elapsed() >= CUT_REQUEST_INTERVAL)
@@ -543,8 +601,9 @@ async fn receive_until(
     slot: &str,
     until: Lsn,
 ) -> Result<(), BackupError> {
-    let slot: SlotName =
-        slot.parse().map_err(|_| BackupError::SlotName { slot: slot.to_owned() })?;
+    let slot: SlotName = slot.parse().map_err(|_| BackupError::SlotName {
+        slot: slot.to_owned(),
+    })?;
     let receive_plan = ReceivePlan {
         instance: plan.instance.clone(),
         record: plan.record.clone(),
@@ -556,8 +615,7 @@ async fn receive_until(
     };
     // The sender is kept until the end: nobody tells this receiver to stop but its plan.
     let (keep, stop) = watch::channel(false);
-    let received =
-        receive::receive(repository, &receive_plan, stop, Arc::new(|_| ())).await;
+    let received = receive::receive(repository, &receive_plan, stop, Arc::new(|_| ())).await;
     drop(keep);
     Ok(received?)
 }
@@ -565,7 +623,9 @@ async fn receive_until(
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, BackupError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| BackupError::TaskLost)
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| BackupError::TaskLost)
 }
 
 fn random() -> u32 {

@@ -40,8 +40,13 @@ struct Numbering {
 impl PackTable {
     /// A table for a backup that may refer to the packs of another.
     pub fn new(prior: Vec<Pack>) -> Self {
-        let numbering = Numbering { prior, ..Numbering::default() };
-        Self { shared: Arc::new(Mutex::new(numbering)) }
+        let numbering = Numbering {
+            prior,
+            ..Numbering::default()
+        };
+        Self {
+            shared: Arc::new(Mutex::new(numbering)),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Numbering> {
@@ -148,7 +153,11 @@ impl PackWriter {
         hash: [u8; 32],
     ) -> Result<StoredFrame, RepositoryError> {
         let full = |current: &Current| current.object.size() >= PACK_BYTES;
-        if self.current.as_ref().is_some_and(|c| c.database != database || full(c)) {
+        if self
+            .current
+            .as_ref()
+            .is_some_and(|c| c.database != database || full(c))
+        {
             self.end_pack()?;
         }
         let current = match &mut self.current {
@@ -161,7 +170,11 @@ impl PackWriter {
         let before = current.object.size();
         let frame = current.object.append(contents, &mut self.encoder)?;
         self.stored_bytes += current.object.size() - before;
-        let stored = StoredFrame { pack: current.number, frame, hash };
+        let stored = StoredFrame {
+            pack: current.number,
+            frame,
+            hash,
+        };
         while let Some(part) = current.object.take_part() {
             if current.parts.blocking_send(Message::Part(part)).is_err() {
                 self.current = None;
@@ -187,10 +200,16 @@ impl PackWriter {
     }
 
     fn end_pack(&mut self) -> Result<(), RepositoryError> {
-        let Some(current) = self.current.take() else { return Ok(()) };
+        let Some(current) = self.current.take() else {
+            return Ok(());
+        };
         let finished = current.object.finish(b"")?;
         self.target.table.set_size(current.number, finished.size);
-        if current.parts.blocking_send(Message::Last(finished.rest)).is_err() {
+        if current
+            .parts
+            .blocking_send(Message::Last(finished.rest))
+            .is_err()
+        {
             return Err(self.first_failure());
         }
         Ok(())
@@ -241,13 +260,15 @@ fn begin(
     let sink = ObjectSink::new(target.repository.store(), path);
     let (parts, receiver) = mpsc::channel(WAITING_PARTS);
     unfinished.push_back(target.runtime.spawn(send(sink, receiver)));
-    Ok(Current { database, number, object, parts })
+    Ok(Current {
+        database,
+        number,
+        object,
+        parts,
+    })
 }
 
-async fn send(
-    mut sink: ObjectSink,
-    mut parts: mpsc::Receiver<Message>,
-) -> Result<(), StoreError> {
+async fn send(mut sink: ObjectSink, mut parts: mpsc::Receiver<Message>) -> Result<(), StoreError> {
     while let Some(message) = parts.recv().await {
         match message {
             Message::Part(bytes) => sink.part(bytes).await?,
@@ -259,10 +280,7 @@ async fn send(
     Ok(())
 }
 
-fn wait(
-    runtime: &Handle,
-    task: JoinHandle<Result<(), StoreError>>,
-) -> Result<(), RepositoryError> {
+fn wait(runtime: &Handle, task: JoinHandle<Result<(), StoreError>>) -> Result<(), RepositoryError> {
     match runtime.block_on(task) {
         Ok(result) => Ok(result?),
         Err(_) => Err(gone().into()),
@@ -270,5 +288,7 @@ fn wait(
 }
 
 fn gone() -> StoreError {
-    StoreError::Missing { path: "a pack whose writing was ended early".to_owned() }
+    StoreError::Missing {
+        path: "a pack whose writing was ended early".to_owned(),
+    }
 }

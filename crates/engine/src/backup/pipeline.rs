@@ -90,18 +90,31 @@ pub async fn copy_files(
 
     let mut workers = Vec::with_capacity(jobs);
     for number in 0..jobs {
-        let worker = Worker::new(context.clone(), PackWriter::new(target.clone())?, progress.clone());
+        let worker = Worker::new(
+            context.clone(),
+            PackWriter::new(target.clone())?,
+            progress.clone(),
+        );
         let (units, results) = (units.clone(), result_sender.clone());
         let run = move || run_worker(worker, &units, &results);
-        let thread = std::thread::Builder::new().name(format!("backup-{number}")).spawn(run);
+        let thread = std::thread::Builder::new()
+            .name(format!("backup-{number}"))
+            .spawn(run);
         workers.push(thread.map_err(|_| CopyError::WorkerLost)?);
     }
     drop(result_sender);
 
-    let dispatcher = Dispatcher { units: unit_sender, window: window.clone(), prior, store };
+    let dispatcher = Dispatcher {
+        units: unit_sender,
+        window: window.clone(),
+        prior,
+        store,
+    };
     let dispatching = dispatcher.run(files, progress.clone());
     let collecting = async {
-        let collected = Collector::new(window.clone(), manifest, progress).run(results).await;
+        let collected = Collector::new(window.clone(), manifest, progress)
+            .run(results)
+            .await;
         // Nobody gives room for further units any more: a waiting dispatcher ends.
         window.close();
         collected
@@ -111,7 +124,10 @@ pub async fn copy_files(
     let mut stored_bytes = 0;
     let mut failure = None;
     let ended = tokio::task::spawn_blocking(move || {
-        workers.into_iter().map(std::thread::JoinHandle::join).collect::<Vec<_>>()
+        workers
+            .into_iter()
+            .map(std::thread::JoinHandle::join)
+            .collect::<Vec<_>>()
     });
     for result in ended.await.map_err(|_| CopyError::WorkerLost)? {
         match result {
@@ -138,7 +154,10 @@ fn run_worker(
     results: &mpsc::Sender<UnitResult>,
 ) -> Result<u64, WorkError> {
     loop {
-        let next = units.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
+        let next = units
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .blocking_recv();
         let Some(unit) = next else { break };
         let result = worker.run(&unit);
         match result {
@@ -174,15 +193,27 @@ impl Dispatcher {
                 continue;
             }
             let file = Arc::new(SourceFile { path, size, mode });
-            let prior = self.prior_of(&file.path, &mut prior_entry).await?.map(Arc::new);
+            let prior = self
+                .prior_of(&file.path, &mut prior_entry)
+                .await?
+                .map(Arc::new);
             let mut offset = 0;
             loop {
                 let rest = file.size - offset;
                 let len = usize::try_from(rest).map_or(UNIT_BYTES, |rest| rest.min(UNIT_BYTES));
                 let last = rest <= UNIT_BYTES as u64;
                 let (file, prior) = (file.clone(), prior.clone());
-                let unit = Unit { sequence, file, prior, offset, len, last };
-                let Ok(permit) = self.window.acquire().await else { return Ok(()) };
+                let unit = Unit {
+                    sequence,
+                    file,
+                    prior,
+                    offset,
+                    len,
+                    last,
+                };
+                let Ok(permit) = self.window.acquire().await else {
+                    return Ok(());
+                };
                 permit.forget();
                 if progress.is_cancelled() || self.units.send(unit).await.is_err() {
                     return Ok(());
@@ -203,10 +234,15 @@ impl Dispatcher {
         path: &str,
         waiting: &mut Option<FileEntry>,
     ) -> Result<Option<FileEntry>, CopyError> {
-        let Some(reader) = &mut self.prior else { return Ok(None) };
+        let Some(reader) = &mut self.prior else {
+            return Ok(None);
+        };
         loop {
             if waiting.is_none() {
-                *waiting = reader.next(&self.store).await.map_err(RepositoryError::from)?;
+                *waiting = reader
+                    .next(&self.store)
+                    .await
+                    .map_err(RepositoryError::from)?;
             }
             match waiting.as_ref().map(|entry| entry.path.as_str().cmp(path)) {
                 None | Some(std::cmp::Ordering::Greater) => return Ok(None),
@@ -243,7 +279,14 @@ impl<'a> Collector<'a> {
         progress: &'a Progress,
     ) -> Self {
         let (copied, damaged) = (Copied::default(), HashMap::new());
-        Self { window, manifest, progress, copied, damaged, current: None }
+        Self {
+            window,
+            manifest,
+            progress,
+            copied,
+            damaged,
+            current: None,
+        }
     }
 
     async fn run(mut self, mut results: mpsc::Receiver<UnitResult>) -> Result<Copied, CopyError> {
@@ -315,9 +358,16 @@ impl<'a> Collector<'a> {
             size: assembly.size,
             content: assembly.content,
         };
-        self.manifest.writer.push(&entry).map_err(RepositoryError::from)?;
+        self.manifest
+            .writer
+            .push(&entry)
+            .map_err(RepositoryError::from)?;
         while let Some(part) = self.manifest.writer.take_part() {
-            self.manifest.sink.part(part).await.map_err(RepositoryError::from)?;
+            self.manifest
+                .sink
+                .part(part)
+                .await
+                .map_err(RepositoryError::from)?;
         }
         Ok(())
     }
@@ -332,7 +382,13 @@ fn join(content: &mut Content, next: Content, size: u64) {
     }
     match (content, next) {
         (Content::Whole(frames), Content::Whole(more)) => frames.extend::<Vec<StoredFrame>>(more),
-        (Content::Blocks { runs, frames }, Content::Blocks { runs: more_runs, frames: more }) => {
+        (
+            Content::Blocks { runs, frames },
+            Content::Blocks {
+                runs: more_runs,
+                frames: more,
+            },
+        ) => {
             frames.extend(more);
             for run in more_runs {
                 extend_runs(runs, run);

@@ -53,7 +53,13 @@ impl FileReader {
         offset: u64,
         buffer: &mut [u8],
     ) -> Result<Option<usize>, SourceError> {
-        let error = |action| move |source| SourceError { action, path: path.to_owned(), source };
+        let error = |action| {
+            move |source| SourceError {
+                action,
+                path: path.to_owned(),
+                source,
+            }
+        };
         let kept = self.open.take().filter(|(kept, _)| kept == path);
         let file = match kept {
             Some((_, file)) => file,
@@ -64,7 +70,9 @@ impl FileReader {
             },
         };
         let (_, file) = self.open.insert((path.to_owned(), file));
-        read_full(file, offset, buffer).map(Some).map_err(error("read"))
+        read_full(file, offset, buffer)
+            .map(Some)
+            .map_err(error("read"))
     }
 
     /// The file that was read last.

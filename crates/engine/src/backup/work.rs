@@ -123,7 +123,11 @@ pub enum WorkError {
 
 /// Bytes of a frame of a file of this size.
 pub fn frame_bytes(file_size: u64) -> usize {
-    if file_size > HUGE_FILE_BYTES { HUGE_FRAME_BYTES } else { FRAME_BYTES }
+    if file_size > HUGE_FILE_BYTES {
+        HUGE_FRAME_BYTES
+    } else {
+        FRAME_BYTES
+    }
 }
 
 /// One worker's means.
@@ -169,7 +173,12 @@ impl Worker {
         };
         self.progress.add_bytes(unit.len as u64);
         let (sequence, file, last) = (unit.sequence, unit.file.clone(), unit.last);
-        Ok(UnitResult { sequence, file, last, outcome })
+        Ok(UnitResult {
+            sequence,
+            file,
+            last,
+            outcome,
+        })
     }
 
     fn read(&mut self, unit: &Unit) -> Result<Option<ReadUnit>, WorkError> {
@@ -180,13 +189,22 @@ impl Worker {
         };
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.resize(unit.len, 0);
-        let Some(read) = self.reader.read(&self.context.root.join(&unit.file.path), unit.offset, &mut buffer)? else {
+        let Some(read) = self.reader.read(
+            &self.context.root.join(&unit.file.path),
+            unit.offset,
+            &mut buffer,
+        )?
+        else {
             self.buffer = buffer;
             return Ok(None);
         };
         let short = read < unit.len;
         // A relation's last page may be there only in part while it is being added; replay adds it.
-        let kept = if relation.is_some() { read - read % BLOCK_SIZE } else { read };
+        let kept = if relation.is_some() {
+            read - read % BLOCK_SIZE
+        } else {
+            read
+        };
         buffer.truncate(kept);
         let damaged = match relation.filter(|_| self.context.checksums) {
             Some(file) => {
@@ -201,14 +219,20 @@ impl Worker {
         };
         let choice = match (relation, &unit.prior, self.context.base_start) {
             (Some(file), Some(prior), Some(base_start)) if file.fork == Fork::Main => {
-                Choice::Since { base_start, base_blocks: prior.size / BLOCK_SIZE as u64 }
+                Choice::Since {
+                    base_start,
+                    base_blocks: prior.size / BLOCK_SIZE as u64,
+                }
             }
             _ => Choice::Whole,
         };
         let database = kind.database();
         let (content, reused_bytes) = match choice {
             Choice::Whole => self.store_whole(unit, database, &buffer)?,
-            Choice::Since { base_start, base_blocks } => {
+            Choice::Since {
+                base_start,
+                base_blocks,
+            } => {
                 let changed = |block: u64, page: &page::Page| {
                     let lsn = page::page_lsn(page);
                     block >= base_blocks || lsn >= base_start || !lsn.is_valid()
@@ -217,7 +241,13 @@ impl Worker {
             }
         };
         self.buffer = buffer;
-        Ok(Some(ReadUnit { bytes: kept as u64, short, content, reused_bytes, damaged }))
+        Ok(Some(ReadUnit {
+            bytes: kept as u64,
+            short,
+            content,
+            reused_bytes,
+            damaged,
+        }))
     }
 
     fn store_whole(

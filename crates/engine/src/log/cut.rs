@@ -138,9 +138,18 @@ impl LogCut {
         let text = serde_json::to_vec(&metadata).unwrap_or_default();
         let finished = self.object.finish(&text)?;
         let id = finished.identity.id;
-        let path =
-            layout::log(&self.context.instance, self.timeline, self.start, self.end, id);
-        self.context.repository.store().put_new(&path, finished.rest).await?;
+        let path = layout::log(
+            &self.context.instance,
+            self.timeline,
+            self.start,
+            self.end,
+            id,
+        );
+        self.context
+            .repository
+            .store()
+            .put_new(&path, finished.rest)
+            .await?;
         Ok(StoredLog {
             timeline: self.timeline,
             start: self.start,

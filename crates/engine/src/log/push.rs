@@ -83,10 +83,16 @@ pub async fn push(
     record: &InstanceRecord,
     path: &Path,
 ) -> Result<Pushed, PushError> {
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = path
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
     let read = || {
         let source = std::fs::read(path);
-        source.map_err(|source| PushError::Read { path: path.to_owned(), source })
+        source.map_err(|source| PushError::Read {
+            path: path.to_owned(),
+            source,
+        })
     };
     if let Some(timeline) = history_name(&name) {
         let text = String::from_utf8_lossy(&read()?).into_owned();
@@ -97,11 +103,17 @@ pub async fn push(
     if has_segment_prefix(&name) && (name.ends_with(".partial") || name.ends_with(".backup")) {
         return Ok(Pushed::NotNeeded);
     }
-    let Some(segment) = SegmentName::parse(&name) else { return Err(PushError::NotWal { name }) };
+    let Some(segment) = SegmentName::parse(&name) else {
+        return Err(PushError::NotWal { name });
+    };
     let size = record.segment_size;
-    let wrong = |what: String| PushError::Wrong { name: name.clone(), what };
-    let number =
-        segment.number(size).ok_or_else(|| wrong("no segment has that number".to_owned()))?;
+    let wrong = |what: String| PushError::Wrong {
+        name: name.clone(),
+        what,
+    };
+    let number = segment
+        .number(size)
+        .ok_or_else(|| wrong("no segment has that number".to_owned()))?;
     let start = size.start_of(number);
     let bytes = read()?;
     check_segment(&bytes, start, size, record.system_identifier).map_err(wrong)?;
@@ -121,7 +133,11 @@ async fn push_segment(
     let index = repository.log_index(instance).await?;
     // What is stored of it may have come as other pieces, by streaming: contents are compared.
     let own = everpoint_repository::log::LogIndex::new(
-        index.stretches().filter(|stretch| stretch.timeline == timeline).cloned().collect(),
+        index
+            .stretches()
+            .filter(|stretch| stretch.timeline == timeline)
+            .cloned()
+            .collect(),
         Vec::new(),
     );
     if let Ok(pieces) = own.pieces(timeline, start, end) {
@@ -154,13 +170,18 @@ async fn push_history(
     timeline: TimelineId,
     text: String,
 ) -> Result<Pushed, PushError> {
-    TimelineHistory::parse(timeline, &text)
-        .map_err(|error| PushError::Wrong { name: name.clone(), what: error.to_string() })?;
+    TimelineHistory::parse(timeline, &text).map_err(|error| PushError::Wrong {
+        name: name.clone(),
+        what: error.to_string(),
+    })?;
     let document = TimelineDocument { timeline, text };
     let stored = repository.timeline_documents(instance).await?;
     match stored.iter().find(|stored| stored.timeline == timeline) {
         Some(same) if *same == document => Ok(Pushed::Known),
-        Some(_) => Err(PushError::Different { name, instance: instance.clone() }),
+        Some(_) => Err(PushError::Different {
+            name,
+            instance: instance.clone(),
+        }),
         None => {
             repository.write_timeline(instance, &document).await?;
             Ok(Pushed::Stored)
@@ -169,12 +190,15 @@ async fn push_history(
 }
 
 fn history_name(name: &str) -> Option<TimelineId> {
-    let digits = name.strip_suffix(".history").filter(|digits| digits.len() == 8)?;
+    let digits = name
+        .strip_suffix(".history")
+        .filter(|digits| digits.len() == 8)?;
     TimelineId::new(u32::from_str_radix(digits, 16).ok()?)
 }
 
 fn has_segment_prefix(name: &str) -> bool {
-    name.get(..24).is_some_and(|prefix| SegmentName::parse(prefix).is_some())
+    name.get(..24)
+        .is_some_and(|prefix| SegmentName::parse(prefix).is_some())
 }
 
 /// The long header of a segment's first page (`XLogLongPageHeaderData`, `src/include/access/xlog_internal.h`):
@@ -186,14 +210,20 @@ fn check_segment(
     system_identifier: SystemIdentifier,
 ) -> Result<(), String> {
     if bytes.len() as u64 != size.bytes() {
-        return Err(format!("it has {} bytes, a segment has {}", bytes.len(), size.bytes()));
+        return Err(format!(
+            "it has {} bytes, a segment has {}",
+            bytes.len(),
+            size.bytes()
+        ));
     }
     let field = |offset: usize| Reader::at(bytes, offset).and_then(|mut reader| reader.u64());
     if field(8) != Some(start.get()) {
         return Err(format!("its first page is not that of {start}"));
     }
     if field(24) != Some(system_identifier.get()) {
-        return Err(format!("the instance's system identifier is {system_identifier}"));
+        return Err(format!(
+            "the instance's system identifier is {system_identifier}"
+        ));
     }
     Ok(())
 }

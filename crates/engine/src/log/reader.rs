@@ -38,7 +38,13 @@ impl LogReader {
     pub fn new(repository: Repository, pieces: Vec<LogPiece>) -> Result<Self, RepositoryError> {
         let at = pieces.first().map_or(Lsn::INVALID, |piece| piece.from);
         let decoder = FrameDecoder::new()?;
-        Ok(Self { repository, decoder, pieces: pieces.into(), open: None, at })
+        Ok(Self {
+            repository,
+            decoder,
+            pieces: pieces.into(),
+            open: None,
+            at,
+        })
     }
 
     /// The next bytes and their position; `None` behind the last.
@@ -47,7 +53,9 @@ impl LogReader {
     /// When a log backup is missing or damaged.
     pub async fn next(&mut self) -> Result<Option<(Lsn, Vec<u8>)>, RepositoryError> {
         loop {
-            let Some(piece) = self.pieces.front() else { return Ok(None) };
+            let Some(piece) = self.pieces.front() else {
+                return Ok(None);
+            };
             if self.at >= piece.to {
                 self.pieces.pop_front();
                 self.open = None;
@@ -58,15 +66,22 @@ impl LogReader {
                 Some(open) => open,
                 None => {
                     let (store, keys) = (self.repository.store(), self.repository.keys());
-                    let object =
-                        SealedObject::open(store, keys, path, ObjectKind::Log, id).await?;
+                    let object = SealedObject::open(store, keys, path, ObjectKind::Log, id).await?;
                     let frame_start = piece.stretch.start;
-                    self.open.insert(OpenPiece { object, next_frame: 0, frame_start })
+                    self.open.insert(OpenPiece {
+                        object,
+                        next_frame: 0,
+                        frame_start,
+                    })
                 }
             };
             let Some(frame) = open.object.frames().get(open.next_frame).copied() else {
                 let what = "it holds less log than its name says";
-                return Err(ObjectError::Damaged { path: path.clone(), what }.into());
+                return Err(ObjectError::Damaged {
+                    path: path.clone(),
+                    what,
+                }
+                .into());
             };
             open.next_frame += 1;
             let start = open.frame_start;
@@ -168,7 +183,9 @@ impl SegmentReader {
         let mut bytes = Vec::with_capacity(size);
         bytes.append(&mut self.rest);
         while bytes.len() < size {
-            let Some((at, mut more)) = self.reader.next().await? else { break };
+            let Some((at, mut more)) = self.reader.next().await? else {
+                break;
+            };
             let place = usize::try_from(at.bytes_since(start)).unwrap_or(usize::MAX);
             if place < size {
                 // Only before the first stored byte of the first segment can there be a hole.

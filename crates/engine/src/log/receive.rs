@@ -165,7 +165,12 @@ pub async fn receive(
     stop: watch::Receiver<bool>,
     listener: Listener,
 ) -> Result<(), ReceiveError> {
-    let receiver = Receiver { repository, plan, stop, listener };
+    let receiver = Receiver {
+        repository,
+        plan,
+        stop,
+        listener,
+    };
     let mut pause = RETRY_PAUSES.0;
     loop {
         let before = Instant::now();
@@ -216,7 +221,11 @@ impl Receiver<'_> {
         let expected = self.plan.record.system_identifier;
         if identity.system_identifier != expected {
             let (instance, found) = (self.plan.instance.clone(), identity.system_identifier);
-            return Err(ReceiveError::OtherCluster { instance, expected, found });
+            return Err(ReceiveError::OtherCluster {
+                instance,
+                expected,
+                found,
+            });
         }
         let history = self.store_history(&mut client, identity.timeline).await?;
         self.make_slot(&mut client).await?;
@@ -236,7 +245,10 @@ impl Receiver<'_> {
                 Ok(StreamEnd::Done) => return Ok(SessionEnd::Done),
                 Ok(StreamEnd::ServerStopped) => return Ok(SessionEnd::ServerStopped),
                 Ok(StreamEnd::NextTimeline(next, switch_at)) => {
-                    (self.listener)(ReceiveEvent::NewTimeline { timeline: next, switch_at });
+                    (self.listener)(ReceiveEvent::NewTimeline {
+                        timeline: next,
+                        switch_at,
+                    });
                     let mut client = stream.into_client().ok_or(ReplicationError::Closed)?;
                     history = self.store_history(&mut client, next).await?;
                     (at, timeline) = (switch_at, next);
@@ -255,7 +267,11 @@ impl Receiver<'_> {
     }
 
     fn stream_start(&self, from: Lsn, timeline: TimelineId) -> StreamStart {
-        StreamStart { slot: Some(self.plan.slot.clone()), from, timeline }
+        StreamStart {
+            slot: Some(self.plan.slot.clone()),
+            from,
+            timeline,
+        }
     }
 
     async fn store_history(
@@ -268,7 +284,9 @@ impl Receiver<'_> {
             Some(file) => {
                 let text = String::from_utf8_lossy(&file.contents).into_owned();
                 let document = TimelineDocument { timeline, text };
-                self.repository.write_timeline(&self.plan.instance, &document).await?;
+                self.repository
+                    .write_timeline(&self.plan.instance, &document)
+                    .await?;
                 Ok(file.history)
             }
         }
@@ -277,7 +295,11 @@ impl Receiver<'_> {
     /// Makes the slot where there is none, or one that has lost what it was to keep.
     async fn make_slot(&self, client: &mut ReplicationClient) -> Result<(), ReceiveError> {
         let slot = &self.plan.slot;
-        let made = || (self.listener)(ReceiveEvent::SlotMade { slot: slot.to_string() });
+        let made = || {
+            (self.listener)(ReceiveEvent::SlotMade {
+                slot: slot.to_string(),
+            })
+        };
         match client.read_slot(slot).await? {
             Some(position) if position.restart_lsn.is_some() => Ok(()),
             Some(_) => {
@@ -306,7 +328,9 @@ impl Receiver<'_> {
             Some(from) => from,
             None => {
                 let slot = client.read_slot(&self.plan.slot).await?;
-                let kept = slot.and_then(|slot| slot.restart_lsn).unwrap_or(identity.flushed);
+                let kept = slot
+                    .and_then(|slot| slot.restart_lsn)
+                    .unwrap_or(identity.flushed);
                 self.plan.record.segment_size.floor(kept)
             }
         };
@@ -326,8 +350,12 @@ impl Receiver<'_> {
         if client.read_slot(&self.plan.slot).await?.is_some() {
             client.drop_slot(&self.plan.slot, DropActive::Wait).await?;
         }
-        let slot = client.create_slot(&self.plan.slot, SlotLifetime::Persistent).await?;
-        (self.listener)(ReceiveEvent::SlotMade { slot: self.plan.slot.to_string() });
+        let slot = client
+            .create_slot(&self.plan.slot, SlotLifetime::Persistent)
+            .await?;
+        (self.listener)(ReceiveEvent::SlotMade {
+            slot: self.plan.slot.to_string(),
+        });
         let identity = client.identify_system().await?;
         let kept = slot.restart_lsn.unwrap_or(identity.flushed);
         let to = self.plan.record.segment_size.floor(kept);
@@ -406,7 +434,9 @@ impl Streaming<'_> {
             if self.is_done() {
                 return Ok(StreamEnd::Done);
             }
-            let cut_due = self.cut_due.unwrap_or_else(|| Instant::now() + STATUS_INTERVAL);
+            let cut_due = self
+                .cut_due
+                .unwrap_or_else(|| Instant::now() + STATUS_INTERVAL);
             tokio::select! {
                 event = stream.next() => {
                     let event = event?;
@@ -447,7 +477,12 @@ impl Streaming<'_> {
         event: StreamEvent,
     ) -> Result<Option<StreamEnd>, ReceiveError> {
         match event {
-            StreamEvent::Data { start, server_end, sent_at, bytes } => {
+            StreamEvent::Data {
+                start,
+                server_end,
+                sent_at,
+                bytes,
+            } => {
                 if start != self.cut.end() {
                     let (expected, found) = (self.cut.end(), start);
                     return Err(ReceiveError::OutOfOrder { expected, found });
@@ -468,7 +503,11 @@ impl Streaming<'_> {
                 }
                 Ok(None)
             }
-            StreamEvent::KeepAlive { server_end, sent_at, reply_requested } => {
+            StreamEvent::KeepAlive {
+                server_end,
+                sent_at,
+                reply_requested,
+            } => {
                 if server_end <= self.cut.end() {
                     self.cut.complete_at(sent_at);
                     self.asked = false;
@@ -480,9 +519,10 @@ impl Streaming<'_> {
                 }
                 Ok(None)
             }
-            StreamEvent::TimelineEnd { next_timeline, switch_at } => {
-                Ok(Some(StreamEnd::NextTimeline(next_timeline, switch_at)))
-            }
+            StreamEvent::TimelineEnd {
+                next_timeline,
+                switch_at,
+            } => Ok(Some(StreamEnd::NextTimeline(next_timeline, switch_at))),
             StreamEvent::ServerStopped => Ok(Some(StreamEnd::ServerStopped)),
         }
     }
@@ -510,11 +550,7 @@ impl Streaming<'_> {
         (self.receiver.listener)(ReceiveEvent::Stored(stored));
     }
 
-    async fn report(
-        &self,
-        stream: &mut WalStream,
-        reply: ReplyWanted,
-    ) -> Result<(), ReceiveError> {
+    async fn report(&self, stream: &mut WalStream, reply: ReplyWanted) -> Result<(), ReceiveError> {
         let status = ReceiverStatus {
             written: self.cut.end(),
             flushed: self.stored,
@@ -561,7 +597,10 @@ async fn next_call(notifications: &mut Option<Notifications>) -> Option<&'static
 
 /// Whether the server no longer has the log that is needed.
 fn is_lost(error: &ReplicationError) -> bool {
-    matches!(error, ReplicationError::WalRemoved { .. } | ReplicationError::SlotUnusable { .. })
+    matches!(
+        error,
+        ReplicationError::WalRemoved { .. } | ReplicationError::SlotUnusable { .. }
+    )
 }
 
 /// The end of what is stored in a history: the furthest position that lies on it.
@@ -570,7 +609,9 @@ fn stored_until(index: &LogIndex, history: &TimelineHistory) -> Option<Lsn> {
     index
         .stretches()
         .filter_map(|stretch| {
-            let part = parts.iter().find(|part| part.timeline == stretch.timeline)?;
+            let part = parts
+                .iter()
+                .find(|part| part.timeline == stretch.timeline)?;
             (stretch.start < part.to).then_some(stretch.end.min(part.to))
         })
         .max()

@@ -8,6 +8,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use everpoint_instance::data_directory::scan;
 use everpoint_repository::{
     Repository, RepositoryError,
     manifest::{Content, FileEntry, ManifestReader},
@@ -15,7 +16,7 @@ use everpoint_repository::{
 use tokio::sync::mpsc;
 
 use super::{
-    MARKER, Marker, RestoreError, RestorePlan, failed,
+    LogDelivery, MARKER, Marker, RestoreError, RestorePlan, failed,
     units::{self, RestoreUnit},
     writer::{Existing, Owner, PackSource, WriteError, Writer},
 };
@@ -23,9 +24,15 @@ use crate::progress::Progress;
 
 /// Units that wait for a worker at the most.
 const WAITING_UNITS: usize = 32;
+/// Threads for each job: while one waits for the disk, another decodes.
+const THREADS_PER_JOB: usize = 2;
 /// Directories whose contents no backup holds, but which a server wants.
-const SERVER_DIRECTORIES: [&str; 4] =
-    ["pg_wal", "pg_wal/archive_status", "pg_wal/summaries", "pg_tblspc"];
+const SERVER_DIRECTORIES: [&str; 4] = [
+    "pg_wal",
+    "pg_wal/archive_status",
+    "pg_wal/summaries",
+    "pg_tblspc",
+];
 /// Only the owner may look into a data directory, unless the cluster allows its group.
 const PRIVATE: u32 = 0o700;
 
@@ -55,7 +62,10 @@ pub fn make_directories(plan: &RestorePlan, marker: &Marker) -> Result<(), Resto
             }
         }
     }
-    for directory in directories.iter().filter(|directory| !directory.path.is_empty()) {
+    for directory in directories
+        .iter()
+        .filter(|directory| !directory.path.is_empty())
+    {
         make_directory(&root.join(&directory.path), directory.mode, owner)?;
     }
     for path in SERVER_DIRECTORIES {
@@ -95,8 +105,9 @@ pub(super) fn make_directory(
 pub(super) fn give(path: &Path, owner: Option<Owner>) -> Result<(), RestoreError> {
     match owner {
         None => Ok(()),
-        Some(owner) => chown(path, Some(owner.user), Some(owner.group))
-            .map_err(failed("give away", path)),
+        Some(owner) => {
+            chown(path, Some(owner.user), Some(owner.group)).map_err(failed("give away", path))
+        }
     }
 }
 
@@ -133,14 +144,23 @@ pub async fn restore_files(
         repository: repository.clone(),
         instance: instance.clone(),
         top: Arc::new(backup.packs.clone()),
-        base: Arc::new(plan.base.as_ref().map(|base| base.packs.clone()).unwrap_or_default()),
+        base: Arc::new(
+            plan.base
+                .as_ref()
+                .map(|base| base.packs.clone())
+                .unwrap_or_default(),
+        ),
         runtime: tokio::runtime::Handle::current(),
     };
-    let existing = if plan.resumed { Existing::Compare } else { Existing::None };
+    let existing = if plan.resumed {
+        Existing::Compare
+    } else {
+        Existing::None
+    };
     let (sender, receiver) = mpsc::channel(WAITING_UNITS);
     let receiver = Arc::new(Mutex::new(receiver));
     let mut workers = Vec::new();
-    for number in 0..plan.request.jobs.max(1) {
+    for number in 0..plan.request.jobs.max(1) * THREADS_PER_JOB {
         let (root, owner) = (plan.request.to.clone(), plan.request.owner);
         let writer = Writer::new(source.clone(), root, existing, owner, progress.clone())?;
         let units = receiver.clone();
@@ -153,13 +173,20 @@ pub async fn restore_files(
     drop(receiver);
     let dispatched = dispatch(repository, top, base, sender, progress).await;
     let ended = tokio::task::spawn_blocking(move || {
-        workers.into_iter().map(std::thread::JoinHandle::join).collect::<Vec<_>>()
+        workers
+            .into_iter()
+            .map(std::thread::JoinHandle::join)
+            .collect::<Vec<_>>()
     });
     for result in ended.await.map_err(|_| RestoreError::TaskLost)? {
         result.map_err(|_| RestoreError::TaskLost)??;
     }
     dispatched?;
-    if progress.is_cancelled() { Err(RestoreError::Cancelled) } else { Ok(()) }
+    if progress.is_cancelled() {
+        Err(RestoreError::Cancelled)
+    } else {
+        Ok(())
+    }
 }
 
 fn run_worker(
@@ -167,7 +194,10 @@ fn run_worker(
     units: &Mutex<mpsc::Receiver<RestoreUnit>>,
 ) -> Result<(), WriteError> {
     loop {
-        let next = units.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
+        let next = units
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .blocking_recv();
         let Some(unit) = next else { return Ok(()) };
         if let Err(error) = writer.run(&unit) {
             units.lock().unwrap_or_else(PoisonError::into_inner).close();
@@ -206,23 +236,84 @@ async fn dispatch(
     Ok(())
 }
 
-/// Brings everything to the disk, then writes the control file, and takes the marker away last.
+/// Removes from a directory whose restore was interrupted what the backup does not hold: a recovery that
+/// was begun there may have made files.
+///
+/// # Errors
+/// When the target cannot be read or written.
+pub async fn remove_strangers(
+    repository: &Repository,
+    plan: &RestorePlan,
+) -> Result<(), RestoreError> {
+    let root = plan.request.to.clone();
+    let version = plan.resolved.backup.version;
+    let listing = tokio::task::spawn_blocking(move || scan(&root, version))
+        .await
+        .map_err(|_| RestoreError::TaskLost)??;
+    let (_, mut top) = repository
+        .manifest(&plan.request.instance, &plan.resolved.backup.id)
+        .await?;
+    let store = repository.store();
+    let mut next = top.next(store).await.map_err(RepositoryError::from)?;
+    for found in listing.files() {
+        let path = found.path();
+        while next.as_ref().is_some_and(|entry| entry.path < path) {
+            next = top.next(store).await.map_err(RepositoryError::from)?;
+        }
+        if path != MARKER && next.as_ref().is_none_or(|entry| entry.path != path) {
+            let path = plan.request.to.join(path);
+            fs::remove_file(&path).map_err(failed("remove", &path))?;
+        }
+    }
+    empty_folder(&plan.request.to.join("pg_wal"))
+}
+
+/// Removes the files in a folder and in those below it.
+fn empty_folder(folder: &Path) -> Result<(), RestoreError> {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Ok(());
+    };
+    for entry in entries {
+        let path = entry.map_err(failed("list", folder))?.path();
+        if path.is_dir() && !path.is_symlink() {
+            empty_folder(&path)?;
+        } else {
+            fs::remove_file(&path).map_err(failed("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Brings everything to the disk, then writes the control file. The marker goes last, where no recovery of
+/// ours follows.
 ///
 /// # Errors
 /// When the target cannot be written or synced.
 pub fn finish(plan: &RestorePlan) -> Result<(), RestoreError> {
     let root = &plan.request.to;
     let backup = &plan.resolved.backup;
-    let control = crate::hex::decode(&backup.control_file).ok_or_else(|| {
-        RestoreError::Damaged { backup: backup.id.clone(), what: "its control file is unreadable" }
-    })?;
-    for place in plan.tablespaces.iter().filter_map(|(_, place)| place.as_ref()) {
+    let control =
+        crate::hex::decode(&backup.control_file).ok_or_else(|| RestoreError::Damaged {
+            backup: backup.id.clone(),
+            what: "its control file is unreadable",
+        })?;
+    for place in plan
+        .tablespaces
+        .iter()
+        .filter_map(|(_, place)| place.as_ref())
+    {
         sync_file_system(place)?;
     }
     sync_file_system(root)?;
-    write_file(&root.join("global/pg_control"), &control, plan.request.owner)?;
-    let marker = root.join(MARKER);
-    fs::remove_file(&marker).map_err(failed("remove", &marker))?;
+    write_file(
+        &root.join("global/pg_control"),
+        &control,
+        plan.request.owner,
+    )?;
+    if plan.request.log == LogDelivery::InPlace {
+        let marker = root.join(MARKER);
+        fs::remove_file(&marker).map_err(failed("remove", &marker))?;
+    }
     sync_file_system(root)
 }
 

@@ -4,9 +4,11 @@
 //! log that recovery needs is put in place, and recovery is told where to stop. A restore that was
 //! interrupted leaves a marker in the directory and goes on from what is right when run again.
 
+pub mod buffer;
 pub mod files;
 pub mod recovery;
 pub mod refusal;
+pub mod start;
 pub mod target;
 pub mod units;
 pub mod writer;
@@ -115,6 +117,9 @@ pub enum RestoreError {
         /// Why.
         source: std::io::Error,
     },
+    /// What an interrupted restore left cannot be listed.
+    #[error(transparent)]
+    Scan(#[from] everpoint_instance::data_directory::ScanError),
     /// The manifest is self-contradictory.
     #[error("backup {backup} is damaged: {what}")]
     Damaged {
@@ -158,7 +163,11 @@ pub async fn plan(
     let timeline = match request.timeline {
         Some(asked) if known.contains(&asked) => asked,
         Some(timeline) => {
-            let known = known.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let known = known
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(", ");
             return Err(TargetError::UnknownTimeline { timeline, known }.into());
         }
         None => known.last().copied().unwrap_or(TimelineId::FIRST),
@@ -173,16 +182,22 @@ pub async fn plan(
     let resolved = resolver.resolve(&request.target).await?;
     let base = match resolved.backup.kind.base() {
         None => None,
-        Some(id) => Some(backups.iter().find(|backup| backup.id == *id).cloned().ok_or_else(
-            || RepositoryError::UnknownBackup {
-                name: request.instance.clone(),
-                backup: id.clone(),
-            },
-        )?),
+        Some(id) => Some(
+            backups
+                .iter()
+                .find(|backup| backup.id == *id)
+                .cloned()
+                .ok_or_else(|| RepositoryError::UnknownBackup {
+                    name: request.instance.clone(),
+                    backup: id.clone(),
+                })?,
+        ),
     };
     let backup = &resolved.backup;
     let size = backup.segment_size;
-    let log_bytes = size.ceil(resolved.log_until).bytes_since(size.floor(backup.start_lsn));
+    let log_bytes = size
+        .ceil(resolved.log_until)
+        .bytes_since(size.floor(backup.start_lsn));
     let marker = Marker {
         repository: repository.id().to_string(),
         instance: request.instance.clone(),
@@ -232,6 +247,9 @@ pub async fn execute(
         log_until: plan.resolved.log_until,
     };
     files::make_directories(plan, &marker)?;
+    if plan.resumed {
+        files::remove_strangers(repository, plan).await?;
+    }
     progress.phase("restoring files", plan.file_bytes.get());
     files::restore_files(repository, plan, progress).await?;
     if plan.request.log == LogDelivery::InPlace {
@@ -249,5 +267,9 @@ pub async fn execute(
 /// An error of the target directory.
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> RestoreError {
     let path = path.to_owned();
-    move |source| RestoreError::Directory { action, path, source }
+    move |source| RestoreError::Directory {
+        action,
+        path,
+        source,
+    }
 }

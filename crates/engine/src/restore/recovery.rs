@@ -37,8 +37,15 @@ pub async fn write_histories(
     repository: &Repository,
     plan: &RestorePlan,
 ) -> Result<(), RestoreError> {
-    for document in repository.timeline_documents(&plan.request.instance).await? {
-        let path = plan.request.to.join("pg_wal").join(document.timeline.history_file_name());
+    for document in repository
+        .timeline_documents(&plan.request.instance)
+        .await?
+    {
+        let path = plan
+            .request
+            .to
+            .join("pg_wal")
+            .join(document.timeline.history_file_name());
         write_file(&path, document.text.as_bytes(), plan.request.owner)?;
     }
     Ok(())
@@ -50,9 +57,14 @@ fn segments(repository: &Repository, plan: &RestorePlan) -> Result<SegmentReader
     let timeline = plan.resolved.timeline;
     // What is stored of the last segment is taken whole: recovery looks at the record behind its target.
     let complete = plan.index.complete_until(timeline, backup.start_lsn);
-    let to = size.ceil(plan.resolved.log_until).min(complete).max(plan.resolved.log_until);
+    let to = size
+        .ceil(plan.resolved.log_until)
+        .min(complete)
+        .max(plan.resolved.log_until);
     let (index, start) = (&plan.index, backup.start_lsn);
-    Ok(SegmentReader::plan(repository, index, timeline, size, start, to)?)
+    Ok(SegmentReader::plan(
+        repository, index, timeline, size, start, to,
+    )?)
 }
 
 /// Puts all log that replay needs into `pg_wal`.
@@ -98,12 +110,18 @@ pub fn write_settings(plan: &RestorePlan) -> Result<(), RestoreError> {
         LogDelivery::InPlace => "false".to_owned(),
         LogDelivery::Supplied => {
             prepare_spool(plan)?;
-            format!("/bin/sh \"{}\" %f \"%p\"", root.join(SPOOL).join("fetch").display())
+            format!(
+                "/bin/sh \"{}\" %f \"%p\"",
+                root.join(SPOOL).join("fetch").display()
+            )
         }
     };
     let mut settings = vec![
         ("restore_command", command),
-        ("recovery_target_timeline", plan.resolved.timeline.to_string()),
+        (
+            "recovery_target_timeline",
+            plan.resolved.timeline.to_string(),
+        ),
         ("recovery_target_action", "promote".to_owned()),
         // A copy must not archive into the place of its origin.
         ("archive_mode", "off".to_owned()),
@@ -123,18 +141,24 @@ pub fn write_settings(plan: &RestorePlan) -> Result<(), RestoreError> {
         .collect();
     let text = format!("{before}{BLOCK_BEGIN}\n{lines}{BLOCK_END}\n");
     write_file(&path, text.as_bytes(), owner)?;
-    write_file(&root.join("backup_label"), backup.backup_label.as_bytes(), owner)?;
+    write_file(
+        &root.join("backup_label"),
+        backup.backup_label.as_bytes(),
+        owner,
+    )?;
     write_file(&root.join("recovery.signal"), b"", owner)
 }
 
-/// Takes the settings and the spool away again, once the server has been promoted.
+/// Takes the settings and the spool away again, once the server has been promoted. That the copy does not
+/// archive stays: it would archive into the place of its origin.
 ///
 /// # Errors
 /// When the target cannot be written.
 pub fn remove_settings(plan: &RestorePlan) -> Result<(), RestoreError> {
     let path = plan.request.to.join("postgresql.auto.conf");
     let text = fs::read_to_string(&path).map_err(failed("read", &path))?;
-    write_file(&path, without_block(&text).as_bytes(), plan.request.owner)?;
+    let kept = format!("{}archive_mode = 'off'\n", without_block(&text));
+    write_file(&path, kept.as_bytes(), plan.request.owner)?;
     let spool = plan.request.to.join(SPOOL);
     if spool.exists() {
         fs::remove_dir_all(&spool).map_err(failed("remove", &spool))?;
@@ -184,7 +208,7 @@ fn prepare_spool(plan: &RestorePlan) -> Result<(), RestoreError> {
          \x20 if [ -e \"$1.taken\" ]; then exit 1; fi\n\
          \x20 if [ -e \"$1\" ]; then : > \"$1.taken\"; exec mv \"$1\" \"$OLDPWD/$2\"; fi\n\
          \x20 if [ -e {SPOOL_END} ]; then exit 1; fi\n\
-         \x20 kill -0 {} 2>/dev/null || exit 200\n\
+         \x20 [ -e /proc/{} ] || exit 200\n\
          \x20 sleep 0.01\n\
          done\n",
         spool.display(),
@@ -207,7 +231,11 @@ impl Supplier {
     /// When log is missing.
     pub fn new(repository: &Repository, plan: &RestorePlan) -> Result<Self, RestoreError> {
         let reader = segments(repository, plan)?;
-        Ok(Self { reader, spool: plan.request.to.join(SPOOL), plan: plan.clone() })
+        Ok(Self {
+            reader,
+            spool: plan.request.to.join(SPOOL),
+            plan: plan.clone(),
+        })
     }
 
     /// Supplies all log. Ends when the last segment lies ready; cancel it by dropping.

@@ -103,15 +103,21 @@ pub fn map_tablespaces(
     backup: &Backup,
     mapping: &[(PathBuf, PathBuf)],
 ) -> Result<Vec<(Oid, Option<PathBuf>)>, RefusalError> {
-    let locations: Vec<&str> =
-        backup.tablespaces.iter().map(|tablespace| tablespace.location.as_str()).collect();
+    let locations: Vec<&str> = backup
+        .tablespaces
+        .iter()
+        .map(|tablespace| tablespace.location.as_str())
+        .collect();
     for (old, new) in mapping {
         if !locations.iter().any(|location| Path::new(location) == old) {
             let known = match locations.is_empty() {
                 true => "none".to_owned(),
                 false => locations.join(", "),
             };
-            return Err(RefusalError::UnknownTablespace { old: old.clone(), known });
+            return Err(RefusalError::UnknownTablespace {
+                old: old.clone(),
+                known,
+            });
         }
         if !new.is_absolute() {
             return Err(RefusalError::NotAbsolute { path: new.clone() });
@@ -128,9 +134,10 @@ pub fn map_tablespaces(
             let mapped = mapping.iter().find(|(old, _)| *old == location);
             match mapped {
                 Some((_, new)) => Ok((tablespace.oid, Some(new.clone()))),
-                None if is_taken(&location) => {
-                    Err(RefusalError::TablespaceInPlace { oid: tablespace.oid, location })
-                }
+                None if is_taken(&location) => Err(RefusalError::TablespaceInPlace {
+                    oid: tablespace.oid,
+                    location,
+                }),
                 None => Ok((tablespace.oid, Some(location))),
             }
         })
@@ -147,10 +154,14 @@ fn is_taken(location: &Path) -> bool {
 /// When it holds anything else.
 pub fn check_directory(path: &Path, marker: &Marker) -> Result<bool, RefusalError> {
     if !path.is_absolute() {
-        return Err(RefusalError::NotAbsolute { path: path.to_owned() });
+        return Err(RefusalError::NotAbsolute {
+            path: path.to_owned(),
+        });
     }
     if is_running(path).unwrap_or(false) {
-        return Err(RefusalError::Running { path: path.to_owned() });
+        return Err(RefusalError::Running {
+            path: path.to_owned(),
+        });
     }
     match std::fs::read(path.join(MARKER)) {
         Ok(bytes) => {
@@ -185,11 +196,22 @@ pub fn check_empty(path: &Path) -> Result<(), RefusalError> {
         Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(source) => return Err(look(path)(source)),
     };
-    match entries.find(|entry| entry.as_ref().map_or(true, |e| e.file_name() != "lost+found")) {
+    match entries.find(|entry| {
+        entry
+            .as_ref()
+            .map_or(true, |e| e.file_name() != "lost+found")
+    }) {
         None => Ok(()),
         Some(entry) => {
-            let found = entry.map_err(look(path))?.file_name().to_string_lossy().into_owned();
-            Err(RefusalError::NotEmpty { path: path.to_owned(), found })
+            let found = entry
+                .map_err(look(path))?
+                .file_name()
+                .to_string_lossy()
+                .into_owned();
+            Err(RefusalError::NotEmpty {
+                path: path.to_owned(),
+                found,
+            })
         }
     }
 }
@@ -199,11 +221,18 @@ pub fn check_empty(path: &Path) -> Result<(), RefusalError> {
 /// # Errors
 /// [`RefusalError::NoSpace`].
 pub fn check_space(path: &Path, needed_bytes: u64) -> Result<(), RefusalError> {
-    let existing = path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(path);
+    let existing = path
+        .ancestors()
+        .find(|ancestor| ancestor.exists())
+        .unwrap_or(path);
     let available_bytes = space(existing).map_err(look(existing))?.available.get();
     if available_bytes < needed_bytes {
         let path = path.to_owned();
-        return Err(RefusalError::NoSpace { path, available_bytes, needed_bytes });
+        return Err(RefusalError::NoSpace {
+            path,
+            available_bytes,
+            needed_bytes,
+        });
     }
     Ok(())
 }

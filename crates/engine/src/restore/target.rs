@@ -21,10 +21,7 @@ use everpoint_pgformat::{
     },
 };
 use everpoint_repository::{
-    Repository, RepositoryError,
-    backup::Backup,
-    log::LogIndex,
-    object::ObjectError,
+    Repository, RepositoryError, backup::Backup, log::LogIndex, object::ObjectError,
 };
 use jiff::Timestamp;
 
@@ -98,7 +95,9 @@ pub struct Resolved {
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
     /// There is no backup to begin with.
-    #[error("instance `{instance}` has no finished backup on timeline {timeline}. Take one: everpoint backup {instance}")]
+    #[error(
+        "instance `{instance}` has no finished backup on timeline {timeline}. Take one: everpoint backup {instance}"
+    )]
     NoBackup {
         /// The instance.
         instance: String,
@@ -231,13 +230,20 @@ impl Resolver<'_> {
     }
 
     fn no_backup(&self) -> TargetError {
-        TargetError::NoBackup { instance: self.instance.to_owned(), timeline: self.timeline }
+        TargetError::NoBackup {
+            instance: self.instance.to_owned(),
+            timeline: self.timeline,
+        }
     }
 
     /// The backups in the timeline's history that log makes consistent, by position; never none.
     fn usable(&self) -> Result<Vec<&Backup>, TargetError> {
         let usable = window::usable(self.backups, self.index, self.timeline);
-        if usable.is_empty() { Err(self.no_backup()) } else { Ok(usable) }
+        if usable.is_empty() {
+            Err(self.no_backup())
+        } else {
+            Ok(usable)
+        }
     }
 
     fn too_early(&self, target: &Target, usable: &[&Backup]) -> TargetError {
@@ -245,7 +251,10 @@ impl Resolver<'_> {
             None => self.no_backup(),
             Some(first) => TargetError::TooEarly {
                 target: target.clone(),
-                earliest: Point { time: Some(first.stopped_at), lsn: first.stop_lsn },
+                earliest: Point {
+                    time: Some(first.stopped_at),
+                    lsn: first.stop_lsn,
+                },
             },
         }
     }
@@ -266,9 +275,15 @@ impl Resolver<'_> {
                 target: target.clone(),
                 lost_from: until,
                 before,
-                after: Point { time: Some(next.stopped_at), lsn: next.stop_lsn },
+                after: Point {
+                    time: Some(next.stopped_at),
+                    lsn: next.stop_lsn,
+                },
             },
-            None => TargetError::TooLate { target: target.clone(), latest: before },
+            None => TargetError::TooLate {
+                target: target.clone(),
+                latest: before,
+            },
         })
     }
 
@@ -281,7 +296,14 @@ impl Resolver<'_> {
         first_outside: Option<Neighbour>,
     ) -> Resolved {
         let (backup, timeline) = (backup.clone(), self.timeline);
-        Resolved { backup, timeline, stop, log_until, last_inside, first_outside }
+        Resolved {
+            backup,
+            timeline,
+            stop,
+            log_until,
+            last_inside,
+            first_outside,
+        }
     }
 
     /// The last record that ends at or before `lsn`.
@@ -299,8 +321,11 @@ impl Resolver<'_> {
             })
             .await?;
             if let Some((start, end)) = last {
-                let stop =
-                    if end <= backup.stop_lsn { Stop::AtConsistency } else { Stop::After(start) };
+                let stop = if end <= backup.stop_lsn {
+                    Stop::AtConsistency
+                } else {
+                    Stop::After(start)
+                };
                 return Ok(self.resolved(backup, stop, end.max(backup.stop_lsn), None, None));
             }
         }
@@ -338,7 +363,11 @@ impl Resolver<'_> {
         })
         .await?;
         let at_or_behind = |start: Lsn, end: Lsn| {
-            if end <= backup.stop_lsn { Stop::AtConsistency } else { Stop::After(start) }
+            if end <= backup.stop_lsn {
+                Stop::AtConsistency
+            } else {
+                Stop::After(start)
+            }
         };
         if let Some((outside, _)) = outside {
             let (start, end) = last.unwrap_or((backup.start_lsn, backup.stop_lsn));
@@ -347,7 +376,8 @@ impl Resolver<'_> {
             return Ok(self.resolved(backup, stop, needed, inside, Some(outside)));
         }
         // No later end of a transaction is stored: it must be known that there was none.
-        let complete_at = complete_at(self.repository, self.index, self.timeline, backup, until).await?;
+        let complete_at =
+            complete_at(self.repository, self.index, self.timeline, backup, until).await?;
         let known = complete_at.max(inside.map(|inside| inside.time));
         if known.is_some_and(|known| known >= time) {
             let (start, end) = last.unwrap_or((backup.start_lsn, backup.stop_lsn));
@@ -356,7 +386,10 @@ impl Resolver<'_> {
         }
         match self.unreachable(target, backup, until).await? {
             TargetError::TooLate { target, latest } => {
-                let latest = Point { time: known, lsn: latest.lsn };
+                let latest = Point {
+                    time: known,
+                    lsn: latest.lsn,
+                };
                 Err(TargetError::TooLate { target, latest })
             }
             other => Err(other),
@@ -398,7 +431,11 @@ impl Resolver<'_> {
         until: Lsn,
         visit: impl FnMut(&Record<'_>) -> Result<bool, TargetError>,
     ) -> Result<(), TargetError> {
-        let begin = if from == backup.start_lsn { Begin::AtRecord } else { Begin::Search };
+        let begin = if from == backup.start_lsn {
+            Begin::AtRecord
+        } else {
+            Begin::Search
+        };
         let scan = LogScan {
             repository: self.repository,
             index: self.index,
@@ -450,11 +487,16 @@ impl LogScan<'_> {
             Begin::Search => WalDecoder::searching(self.version, self.segment_size, from),
         };
         let first = decoder.position();
-        let missing = |_| RepositoryError::from(ObjectError::Damaged {
-            path: format!("log of timeline {}", self.timeline),
-            what: "some of what was to be read is missing",
-        });
-        let pieces = self.index.pieces(self.timeline, first, until).map_err(missing)?;
+        let missing = |_| {
+            RepositoryError::from(ObjectError::Damaged {
+                path: format!("log of timeline {}", self.timeline),
+                what: "some of what was to be read is missing",
+            })
+        };
+        let pieces = self
+            .index
+            .pieces(self.timeline, first, until)
+            .map_err(missing)?;
         let mut reader = LogReader::new(self.repository.clone(), pieces)?;
         while let Some((at, bytes)) = reader.next().await? {
             let mut chunk = decoder.feed(at, &bytes);

@@ -79,9 +79,14 @@ pub struct MissingBase {
 /// # Errors
 /// When the base is needed and missing.
 pub fn cut(entry: &FileEntry, base: Option<&FileEntry>) -> Result<Vec<RestoreUnit>, MissingBase> {
-    let missing = || MissingBase { path: entry.path.clone() };
-    let file =
-        Arc::new(FileTask { path: entry.path.clone(), mode: entry.mode, size: entry.size });
+    let missing = || MissingBase {
+        path: entry.path.clone(),
+    };
+    let file = Arc::new(FileTask {
+        path: entry.path.clone(),
+        mode: entry.mode,
+        size: entry.size,
+    });
     let (below, layer, placed) = match &entry.content {
         Content::Whole(frames) => (frames.as_slice(), Layer::Top, Vec::new()),
         Content::Blocks { runs, frames } => {
@@ -105,17 +110,31 @@ pub fn cut(entry: &FileEntry, base: Option<&FileEntry>) -> Result<Vec<RestoreUni
             let raw = u64::from(stored.frame.raw);
             if !is_covered(&replaced, frame_start..(frame_start + raw).min(entry.size)) {
                 let at = usize::try_from(frame_start - offset).unwrap_or(usize::MAX);
-                laid.push(LaidFrame { layer, stored: **stored, at });
+                laid.push(LaidFrame {
+                    layer,
+                    stored: **stored,
+                    at,
+                });
             }
             frame_start += raw;
             frames.next();
         }
         // A frame is never split between units.
         end = end.max(frame_start.min(entry.size));
-        let overlays = placed.iter().filter_map(|frame| frame.within(offset, end)).collect();
+        let overlays = placed
+            .iter()
+            .filter_map(|frame| frame.within(offset, end))
+            .collect();
         let len = usize::try_from(end - offset).unwrap_or(usize::MAX);
         let last = end == entry.size;
-        units.push(RestoreUnit { file: file.clone(), offset, len, laid, overlays, last });
+        units.push(RestoreUnit {
+            file: file.clone(),
+            offset,
+            len,
+            laid,
+            overlays,
+            last,
+        });
         if last {
             return Ok(units);
         }
@@ -138,7 +157,10 @@ impl PlacedFrame {
             .filter(|(_, at)| (start..end).contains(*at))
             .filter_map(|(index, at)| Some((index * BLOCK_SIZE, usize::try_from(at - start).ok()?)))
             .collect();
-        (!pages.is_empty()).then_some(Overlay { stored: self.stored, pages })
+        (!pages.is_empty()).then_some(Overlay {
+            stored: self.stored,
+            pages,
+        })
     }
 }
 
@@ -151,9 +173,15 @@ fn place(runs: &[BlockRun], frames: &[StoredFrame]) -> Vec<PlacedFrame> {
     frames
         .iter()
         .map(|stored| {
-            let pages =
-                blocks.by_ref().take(pages_of(stored)).map(|b| b * BLOCK_SIZE as u64).collect();
-            PlacedFrame { stored: *stored, pages }
+            let pages = blocks
+                .by_ref()
+                .take(pages_of(stored))
+                .map(|b| b * BLOCK_SIZE as u64)
+                .collect();
+            PlacedFrame {
+                stored: *stored,
+                pages,
+            }
         })
         .collect()
 }
@@ -166,7 +194,9 @@ fn run_bytes(run: &BlockRun) -> Range<u64> {
 /// Whether one of the sorted ranges covers all of `wanted`.
 fn is_covered(ranges: &[Range<u64>], wanted: Range<u64>) -> bool {
     let next = ranges.partition_point(|range| range.end < wanted.end);
-    ranges.get(next).is_some_and(|range| range.start <= wanted.start && range.end >= wanted.end)
+    ranges
+        .get(next)
+        .is_some_and(|range| range.start <= wanted.start && range.end >= wanted.end)
 }
 
 #[cfg(test)]
@@ -183,11 +213,23 @@ mod tests {
             raw: raw as u32,
             codec: Codec::Zstd,
         };
-        sizes.iter().map(|raw| StoredFrame { pack: 0, frame: frame(*raw), hash: [0; 32] }).collect()
+        sizes
+            .iter()
+            .map(|raw| StoredFrame {
+                pack: 0,
+                frame: frame(*raw),
+                hash: [0; 32],
+            })
+            .collect()
     }
 
     fn file(size: u64, content: Content) -> FileEntry {
-        FileEntry { path: "base/5/1".into(), mode: 0o600, size, content }
+        FileEntry {
+            path: "base/5/1".into(),
+            mode: 0o600,
+            size,
+            content,
+        }
     }
 
     const FRAME: usize = 32 * BLOCK_SIZE;
@@ -195,8 +237,17 @@ mod tests {
     #[test]
     fn changed_pages_are_laid_over_the_base_and_covered_frames_are_left_out() {
         let base = file(4 * FRAME as u64, Content::Whole(frames(&[FRAME; 4])));
-        let runs = vec![BlockRun { first: 2, count: 1 }, BlockRun { first: 32, count: 33 }];
-        let content = Content::Blocks { runs, frames: frames(&[FRAME, 2 * BLOCK_SIZE]) };
+        let runs = vec![
+            BlockRun { first: 2, count: 1 },
+            BlockRun {
+                first: 32,
+                count: 33,
+            },
+        ];
+        let content = Content::Blocks {
+            runs,
+            frames: frames(&[FRAME, 2 * BLOCK_SIZE]),
+        };
         let top = file(3 * FRAME as u64 + BLOCK_SIZE as u64, content);
         let units = cut(&top, Some(&base)).unwrap();
         assert_eq!(units.len(), 1);
@@ -209,16 +260,28 @@ mod tests {
 
     #[test]
     fn blocks_without_a_base_are_refused() {
-        let top = file(BLOCK_SIZE as u64, Content::Blocks { runs: vec![], frames: vec![] });
+        let top = file(
+            BLOCK_SIZE as u64,
+            Content::Blocks {
+                runs: vec![],
+                frames: vec![],
+            },
+        );
         assert!(cut(&top, None).is_err());
     }
 
     #[test]
     fn a_file_of_several_units_and_an_empty_one_are_cut_completely() {
         let count = 3 * UNIT_BYTES as usize / FRAME / 2;
-        let whole = file((count * FRAME) as u64, Content::Whole(frames(&vec![FRAME; count])));
+        let whole = file(
+            (count * FRAME) as u64,
+            Content::Whole(frames(&vec![FRAME; count])),
+        );
         let units = cut(&whole, None).unwrap();
-        assert_eq!(units.iter().map(|unit| unit.laid.len()).sum::<usize>(), count);
+        assert_eq!(
+            units.iter().map(|unit| unit.laid.len()).sum::<usize>(),
+            count
+        );
         assert_eq!(units.iter().filter(|unit| unit.last).count(), 1);
         let empty = cut(&file(0, Content::Whole(vec![])), None).unwrap();
         assert_eq!((empty.len(), empty[0].len, empty[0].last), (1, 0, true));

@@ -1,7 +1,7 @@
 //! A restore's worker: fetches a unit's frames, opens them, and writes the file's part.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     fs::{File, OpenOptions},
     io,
     os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
@@ -9,6 +9,7 @@ use std::{
     sync::Arc,
 };
 
+use bytes::BytesMut;
 use everpoint_pgformat::ids::BLOCK_SIZE;
 use everpoint_repository::{
     InstanceName, Repository, RepositoryError,
@@ -19,9 +20,13 @@ use everpoint_repository::{
     manifest::StoredFrame,
     object::{HEADER_BYTES, ObjectError},
 };
+use rustix::fs::OFlags;
 use tokio::runtime::Handle;
 
-use super::units::{FileTask, Layer, RestoreUnit};
+use super::{
+    buffer::{ALIGNMENT, AlignedBuffer},
+    units::{FileTask, Layer, RestoreUnit},
+};
 use crate::progress::Progress;
 
 /// Stored frames that lie this close together in a pack are fetched by one request.
@@ -103,9 +108,28 @@ pub struct Writer {
     progress: Progress,
     decoder: FrameDecoder,
     keys: HashMap<(Layer, u32), OpenPack>,
-    contents: Vec<u8>,
+    contents: AlignedBuffer,
     pages: Vec<u8>,
     open: Option<(Arc<FileTask>, File)>,
+}
+
+/// Stored frames, in the order in which they were asked for.
+#[derive(Default)]
+struct Fetched {
+    pieces: Vec<BytesMut>,
+    frames: VecDeque<(usize, std::ops::Range<usize>)>,
+}
+
+impl Fetched {
+    fn next(&mut self) -> &mut [u8] {
+        let Some((piece, range)) = self.frames.pop_front() else {
+            return &mut [];
+        };
+        let piece = self.pieces.get_mut(piece);
+        piece
+            .and_then(|piece| piece.get_mut(range))
+            .unwrap_or_default()
+    }
 }
 
 struct OpenPack {
@@ -137,7 +161,7 @@ impl Writer {
             progress,
             decoder: FrameDecoder::new().map_err(RepositoryError::from)?,
             keys: HashMap::new(),
-            contents: Vec::new(),
+            contents: AlignedBuffer::default(),
             pages: Vec::new(),
             open: None,
         })
@@ -162,23 +186,38 @@ impl Writer {
     }
 
     fn open_file(&mut self, task: &Arc<FileTask>) -> Result<(), WriteError> {
-        if self.open.as_ref().is_some_and(|(open, _)| Arc::ptr_eq(open, task)) {
+        if self
+            .open
+            .as_ref()
+            .is_some_and(|(open, _)| Arc::ptr_eq(open, task))
+        {
             return Ok(());
         }
         let path = self.root.join(&task.path);
         let error = |action| {
             let path = path.clone();
-            move |source| WriteError::Target { action, path, source }
+            move |source| WriteError::Target {
+                action,
+                path,
+                source,
+            }
         };
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(task.mode)
-            .custom_flags(NO_FOLLOW)
-            .open(&path)
-            .map_err(error("create"))?;
+        let open = |flags: OFlags| {
+            OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(task.mode)
+                .custom_flags((OFlags::NOFOLLOW | flags).bits().cast_signed())
+                .open(&path)
+        };
+        let file = match is_direct(task) {
+            // Not every file system writes directly.
+            true => open(OFlags::DIRECT).or_else(|_| open(OFlags::empty())),
+            false => open(OFlags::empty()),
+        };
+        let file = file.map_err(error("create"))?;
         let metadata = file.metadata().map_err(error("look at"))?;
         if let Some(owner) = self.owner
             && (metadata.uid() != owner.user || metadata.gid() != owner.group)
@@ -188,7 +227,8 @@ impl Writer {
         }
         // Where nothing is written the file reads as zeros.
         if metadata.len() != task.size {
-            file.set_len(task.size).map_err(error("set the length of"))?;
+            file.set_len(task.size)
+                .map_err(error("set the length of"))?;
         }
         self.open = Some((task.clone(), file));
         Ok(())
@@ -200,8 +240,10 @@ impl Writer {
         if !unit.overlays.is_empty() {
             return Ok(false);
         }
-        let Some((_, file)) = &self.open else { return Ok(false) };
-        self.contents.resize(unit.len, 0);
+        let Some((_, file)) = &self.open else {
+            return Ok(false);
+        };
+        self.contents.set_len(unit.len);
         if file.read_exact_at(&mut self.contents, unit.offset).is_err() {
             return Ok(false);
         }
@@ -214,14 +256,25 @@ impl Writer {
 
     /// Makes the unit's contents.
     fn fill(&mut self, unit: &RestoreUnit) -> Result<(), WriteError> {
-        let mut wanted: Vec<(Layer, StoredFrame)> =
-            unit.laid.iter().map(|laid| (laid.layer, laid.stored)).collect();
-        wanted.extend(unit.overlays.iter().map(|overlay| (Layer::Top, overlay.stored)));
-        let mut fetched = self.fetch(&unit.file, &wanted)?.into_iter();
+        let mut wanted: Vec<(Layer, StoredFrame)> = unit
+            .laid
+            .iter()
+            .map(|laid| (laid.layer, laid.stored))
+            .collect();
+        wanted.extend(
+            unit.overlays
+                .iter()
+                .map(|overlay| (Layer::Top, overlay.stored)),
+        );
+        let mut fetched = self.fetch(&unit.file, &wanted)?;
 
-        let reach = unit.laid.iter().map(|l| l.at + l.stored.frame.raw as usize).max();
+        let reach = unit
+            .laid
+            .iter()
+            .map(|l| l.at + l.stored.frame.raw as usize)
+            .max();
         let mut contents = std::mem::take(&mut self.contents);
-        contents.resize(reach.unwrap_or(0).max(unit.len), 0);
+        contents.set_len(reach.unwrap_or(0).max(unit.len));
         for laid in &unit.laid {
             let end = laid.at + laid.stored.frame.raw as usize;
             let target = contents.get_mut(laid.at..end).unwrap_or_default();
@@ -230,7 +283,13 @@ impl Writer {
         let mut pages = std::mem::take(&mut self.pages);
         for overlay in &unit.overlays {
             pages.resize(overlay.stored.frame.raw as usize, 0);
-            self.decode(&unit.file, Layer::Top, &overlay.stored, fetched.next(), &mut pages)?;
+            self.decode(
+                &unit.file,
+                Layer::Top,
+                &overlay.stored,
+                fetched.next(),
+                &mut pages,
+            )?;
             for (from, to) in &overlay.pages {
                 let page = pages.get(*from..from + BLOCK_SIZE);
                 let place = contents.get_mut(*to..to + BLOCK_SIZE);
@@ -246,7 +305,9 @@ impl Writer {
     }
 
     fn write(&mut self, unit: &RestoreUnit) -> Result<(), WriteError> {
-        let Some((task, file)) = &self.open else { return Ok(()) };
+        let Some((task, file)) = &self.open else {
+            return Ok(());
+        };
         let zero = |laid: &super::units::LaidFrame| laid.stored.frame.codec == Codec::Zero;
         let mut written = 0;
         let put = |range: std::ops::Range<usize>| {
@@ -266,23 +327,27 @@ impl Writer {
             result = result.and_then(|()| put(written..unit.len));
         }
         let path = || self.root.join(&task.path);
-        result.map_err(|source| WriteError::Target { action: "write", path: path(), source })
+        result.map_err(|source| WriteError::Target {
+            action: "write",
+            path: path(),
+            source,
+        })
     }
 
-    /// Fetches the stored form of frames, in the order given.
+    /// Fetches the stored form of frames; what lies close together comes in one piece.
     fn fetch(
         &mut self,
         file: &FileTask,
         wanted: &[(Layer, StoredFrame)],
-    ) -> Result<Vec<Vec<u8>>, WriteError> {
-        let mut fetched: Vec<Vec<u8>> = Vec::with_capacity(wanted.len());
+    ) -> Result<Fetched, WriteError> {
+        let mut fetched = Fetched::default();
         let mut rest = wanted;
         while let Some(((layer, first), _)) = rest.split_first() {
             let mut end = first.frame.offset + u64::from(first.frame.stored);
             let joins = |(other, next): &&(Layer, StoredFrame)| {
                 let at = next.frame.offset;
-                let joins =
-                    other == layer && next.pack == first.pack && at >= end && at - end <= FETCH_GAP_BYTES;
+                let close = at >= end && at - end <= FETCH_GAP_BYTES;
+                let joins = other == layer && next.pack == first.pack && close;
                 if joins {
                     end = at + u64::from(next.frame.stored);
                 }
@@ -292,22 +357,29 @@ impl Writer {
             let (group, others) = rest.split_at(count);
             rest = others;
             let start = first.frame.offset;
-            let bytes = if end > start {
+            let mut piece = BytesMut::new();
+            if end > start {
                 self.remember(file, *layer, first.pack)?;
-                let path = self.keys.get(&(*layer, first.pack)).map_or("", |pack| &pack.path);
+                let path = self
+                    .keys
+                    .get(&(*layer, first.pack))
+                    .map_or("", |pack| &pack.path);
                 let store = self.source.repository.store();
-                self.source
+                let bytes = self
+                    .source
                     .runtime
                     .block_on(store.get_range(path, start..end))
-                    .map_err(RepositoryError::from)?
-            } else {
-                bytes::Bytes::new()
-            };
+                    .map_err(RepositoryError::from)?;
+                piece = bytes
+                    .try_into_mut()
+                    .unwrap_or_else(|bytes| bytes.as_ref().into());
+            }
             for (_, stored) in group {
                 let from = usize::try_from(stored.frame.offset - start).unwrap_or(usize::MAX);
                 let to = from.saturating_add(stored.frame.stored as usize);
-                fetched.push(bytes.get(from..to).unwrap_or_default().to_vec());
+                fetched.frames.push_back((fetched.pieces.len(), from..to));
             }
+            fetched.pieces.push(piece);
         }
         Ok(fetched)
     }
@@ -320,17 +392,28 @@ impl Writer {
             Layer::Base => &self.source.base,
             Layer::Top => &self.source.top,
         };
-        let unknown = || WriteError::UnknownPack { number, path: file.path.clone() };
+        let unknown = || WriteError::UnknownPack {
+            number,
+            path: file.path.clone(),
+        };
         let pack = packs.get(number as usize).ok_or_else(unknown)?;
         let identity = pack.identity();
         let keys = self.source.repository.keys();
-        let key =
-            keys.object_key(identity.data_key, identity.id).map_err(RepositoryError::from)?;
+        let key = keys
+            .object_key(identity.data_key, identity.id)
+            .map_err(RepositoryError::from)?;
         let path = layout::pack(&self.source.instance, &pack.backup, pack.id);
         if self.keys.len() >= REMEMBERED_PACKS {
             self.keys.clear();
         }
-        self.keys.insert((layer, number), OpenPack { path, header: identity.header(), key });
+        self.keys.insert(
+            (layer, number),
+            OpenPack {
+                path,
+                header: identity.header(),
+                key,
+            },
+        );
         Ok(())
     }
 
@@ -339,7 +422,7 @@ impl Writer {
         file: &FileTask,
         layer: Layer,
         stored: &StoredFrame,
-        bytes: Option<Vec<u8>>,
+        bytes: &mut [u8],
         target: &mut [u8],
     ) -> Result<(), WriteError> {
         if stored.frame.codec == Codec::Zero {
@@ -347,10 +430,11 @@ impl Writer {
             return Ok(());
         }
         self.remember(file, layer, stored.pack)?;
-        let Some(pack) = self.keys.get(&(layer, stored.pack)) else { return Ok(()) };
-        let mut bytes = bytes.unwrap_or_default();
+        let Some(pack) = self.keys.get(&(layer, stored.pack)) else {
+            return Ok(());
+        };
         self.decoder
-            .decode(&stored.frame, &pack.header, &pack.key, &mut bytes, target)
+            .decode(&stored.frame, &pack.header, &pack.key, bytes, target)
             .map_err(|source| damaged(&pack.path, source))?;
         if *blake3::hash(target).as_bytes() != stored.hash {
             let (pack, path) = (pack.path.clone(), file.path.clone());
@@ -365,6 +449,10 @@ fn damaged(pack: &str, source: FrameError) -> WriteError {
     RepositoryError::from(ObjectError::Frame { path, source }).into()
 }
 
-/// `O_NOFOLLOW`: a link in the place of a file is never written through.
-const NO_FOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+/// Files of this size and more are written past the page cache, which costs more than the disk does. The
+/// open flags also keep a link in the place of a file from being written through.
+const DIRECT_BYTES: u64 = 1 << 20;
 
+fn is_direct(task: &FileTask) -> bool {
+    task.size >= DIRECT_BYTES && task.size.is_multiple_of(ALIGNMENT as u64)
+}

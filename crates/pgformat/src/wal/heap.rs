@@ -1,7 +1,7 @@
 //! Heap records whose contents matter: changes of rows in system catalogs, and truncations for logical
 //! decoding (`src/include/access/heapam_xlog.h`).
 
-use crate::{Oid, TransactionId, bytes::Reader};
+use crate::{Oid, TransactionId, bytes::Reader, page::LinePointer};
 
 use super::{
     database::Oids,
@@ -19,22 +19,6 @@ const KIND_MASK: u8 = 0x70;
 
 const UPDATE_PREFIX_FROM_OLD: u8 = 1 << 5;
 const UPDATE_SUFFIX_FROM_OLD: u8 = 1 << 6;
-
-/// A row's place on its page: the number of its line pointer, counted from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LinePointer(u16);
-
-impl LinePointer {
-    /// From `OffsetNumber`.
-    pub const fn new(raw: u16) -> Self {
-        Self(raw)
-    }
-
-    /// The number.
-    pub const fn get(self) -> u16 {
-        self.0
-    }
-}
 
 /// What a record of [`ResourceManager::HEAP`](super::resource_manager::ResourceManager::HEAP) says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,5 +128,5 @@ impl<'a> HeapRecord<'a> {
 }
 
 fn row(context: Context, reader: &mut Reader<'_>) -> Result<LinePointer, PayloadError> {
-    context.field("row", reader.u16()).map(LinePointer)
+    context.field("row", reader.u16()).map(LinePointer::new)
 }

@@ -11,6 +11,7 @@ pub mod database;
 pub mod decoder;
 pub mod error;
 pub mod heap;
+pub mod image;
 pub mod page;
 pub mod payload;
 pub mod record;

@@ -114,16 +114,6 @@ impl Cluster {
         Ok(self.value("postgres", query).await?.parse()?)
     }
 
-    /// The server's clock.
-    ///
-    /// # Errors
-    /// When the server refuses.
-    pub async fn now(&self) -> Result<jiff::Timestamp> {
-        let query = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
-        let microseconds = self.value("postgres", query).await?.parse()?;
-        Ok(jiff::Timestamp::from_microsecond(microseconds)?)
-    }
-
     /// Writes a checkpoint.
     ///
     /// # Errors

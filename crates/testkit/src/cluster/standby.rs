@@ -1,5 +1,7 @@
 //! A streaming standby of a cluster.
 
+use std::fs;
+
 use anyhow::Result;
 
 use super::{Cluster, Listen};
@@ -13,15 +15,15 @@ impl Cluster {
     /// When the backup or the standby's start fails.
     pub async fn make_standby(&self) -> Result<Self> {
         let scratch = Scratch::new()?;
+        let slot = slot_name(&scratch);
         let data = scratch.private_directory("data")?;
         let mut arguments = vec![
             format!("--pgdata={}", data.display()),
             format!("--dbname={}", self.connection_string("postgres")),
-            format!("--slot={}", slot_name(&scratch)),
+            format!("--slot={slot}"),
             "--create-slot".to_owned(),
             "--checkpoint=fast".to_owned(),
             "--wal-method=stream".to_owned(),
-            "--write-recovery-conf".to_owned(),
             "--no-sync".to_owned(),
         ];
         for name in self.tablespace_names().await? {
@@ -41,6 +43,10 @@ impl Cluster {
             listen: Listen::Socket,
             scratch,
         };
+        let primary = self.connection_string("postgres").replace('\'', "''");
+        standby.configure(&format!("primary_conninfo = '{primary}'"))?;
+        standby.configure(&format!("primary_slot_name = '{slot}'"))?;
+        fs::write(standby.data.join("standby.signal"), "")?;
         standby.start().await?;
         Ok(standby)
     }

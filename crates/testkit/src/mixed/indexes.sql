@@ -1,0 +1,11 @@
+CREATE INDEX document_title ON mixed.document USING btree (title);
+CREATE INDEX document_mood ON mixed.document (mood, cost) INCLUDE (share) WHERE mood IS NOT NULL;
+CREATE INDEX document_lower ON mixed.document (lower(title));
+CREATE INDEX document_hash ON mixed.document USING hash (title);
+CREATE INDEX document_body ON mixed.document USING gin (body jsonb_path_ops);
+CREATE INDEX document_tags ON mixed.document USING gin (tags);
+CREATE INDEX document_words ON mixed.document USING gin (words);
+CREATE INDEX document_span ON mixed.document USING gist (span);
+CREATE INDEX document_range ON mixed.document USING spgist (span);
+CREATE INDEX document_at ON mixed.document USING brin (at) WITH (pages_per_range = 8);
+CREATE INDEX event_note ON mixed.event (note);
