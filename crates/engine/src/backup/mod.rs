@@ -5,7 +5,13 @@ pub mod pipeline;
 pub mod source;
 pub mod work;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use everpoint_instance::{
     BackupMode, BackupModeError, CheckpointMode, ConnectError, ConnectionSpec, FactsError,
@@ -16,8 +22,9 @@ use everpoint_instance::{
     replication::SlotName,
 };
 use everpoint_pgformat::{
-    Lsn, SystemIdentifier, TimelineId,
+    Lsn, MajorVersion, Oid, SystemIdentifier, TimelineId,
     control::{Checksums, ControlFile},
+    relation::DataPath,
 };
 use everpoint_repository::{
     BackupId, InstanceName, Repository, RepositoryError,
@@ -50,6 +57,8 @@ pub const DEFAULT_LOG_WAIT: Duration = Duration::from_secs(600);
 const LOG_POLL: Duration = Duration::from_millis(200);
 /// How often a running receiver is asked for a log backup.
 const CUT_REQUEST_INTERVAL: Duration = Duration::from_secs(1);
+/// Databases made up to so long before the base are compared in vain: file times are coarse.
+const CLOCK_LEEWAY_S: i64 = 1;
 
 /// What to back up and how.
 #[derive(Clone, Debug)]
@@ -407,18 +416,23 @@ impl Taking<'_> {
 
         self.progress.phase("listing files", 0);
         let (root, version) = (self.plan.record.data_directory.clone(), self.facts.major);
-        let listing = Arc::new(blocking(move || scan(&root, version)).await??);
+        let scanned = root.clone();
+        let listing = Arc::new(blocking(move || scan(&scanned, version)).await??);
         for oddity in listing.oddities() {
             (self.listener)(BackupEvent::LeftOut(oddity.to_string()));
         }
         self.progress
             .phase("copying files", listing.total_size().get());
-        let base_start = match &kind {
-            BackupKind::Full => None,
-            BackupKind::Differential { .. } => base.as_ref().map(|base| base.start_lsn),
+        let (base_start, made_anew) = match (&kind, &base) {
+            (BackupKind::Differential { .. }, Some(base)) => {
+                let (root, files, base_began) = (root, listing.clone(), base.started_at);
+                let made_anew = move || databases_made_since(&root, version, &files, base_began);
+                (Some(base.start_lsn), blocking(made_anew).await?)
+            }
+            _ => (None, BTreeSet::new()),
         };
         let (copied, table, manifest) = self
-            .copy(listing.clone(), base, base_start, start.lsn)
+            .copy(listing.clone(), base, base_start, made_anew, start.lsn)
             .await?;
 
         self.progress.phase("ending backup mode", 0);
@@ -483,6 +497,7 @@ impl Taking<'_> {
         listing: Arc<Listing>,
         base: Option<Backup>,
         base_start: Option<Lsn>,
+        made_anew: BTreeSet<Oid>,
         backup_start: Lsn,
     ) -> Result<(Copied, PackTable, ManifestTarget), BackupError> {
         let prior: Option<ManifestReader> = match &base {
@@ -510,6 +525,7 @@ impl Taking<'_> {
             checksums: self.control.checksums == Checksums::On,
             backup_start,
             base_start,
+            made_anew: Arc::new(made_anew),
         };
         let target = PackTarget {
             repository: self.repository.clone(),
@@ -570,6 +586,30 @@ impl Taking<'_> {
 
 /// A control file caught while it is written is read again this often.
 const CONTROL_FILE_READS: u32 = 100;
+
+/// Databases whose directory may be younger than the base. `CREATE DATABASE` by file_copy, and `ALTER DATABASE SET
+/// TABLESPACE`, copy pages as they are, LSNs included; where another database had the same number before,
+/// those say nothing of what the base holds.
+fn databases_made_since(
+    root: &Path,
+    version: MajorVersion,
+    listing: &Listing,
+    base_began: Timestamp,
+) -> BTreeSet<Oid> {
+    let begun = base_began.as_second() - CLOCK_LEEWAY_S;
+    let mut databases = BTreeSet::new();
+    for found in listing.files() {
+        let path = found.path();
+        if let DataPath::Database { database, .. } = DataPath::classify(&path, version)
+            && path.ends_with("/PG_VERSION")
+            // It is written once, and its time of change cannot be set back.
+            && std::fs::metadata(root.join(&path)).is_ok_and(|file| file.ctime() >= begun)
+        {
+            databases.insert(database);
+        }
+    }
+    databases
+}
 
 fn tablespaces(listing: &Listing) -> Vec<Tablespace> {
     let tablespace = |entry: &everpoint_instance::data_directory::TablespaceEntry| Tablespace {

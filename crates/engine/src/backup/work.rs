@@ -1,6 +1,6 @@
 //! The work of a backup: files cut into units, and what a worker makes of one.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 use everpoint_pgformat::{
     BlockNumber, Lsn, MajorVersion, Oid,
@@ -54,6 +54,8 @@ pub struct WorkContext {
     pub backup_start: Lsn,
     /// For a differential, the start of its base: pages changed before it are in the base.
     pub base_start: Option<Lsn>,
+    /// Databases whose pages' LSNs tell nothing of the base: their contents are compared.
+    pub made_anew: Arc<BTreeSet<Oid>>,
 }
 
 /// What of a file one unit holds.
@@ -219,21 +221,22 @@ impl Worker {
             }
             None => Vec::new(),
         };
+        let database = kind.database();
+        let made_anew = database.is_some_and(|database| self.context.made_anew.contains(&database));
         let choice = match (relation, &unit.prior, self.context.base_start) {
             (Some(file), Some(prior), Some(base_start)) if file.fork == Fork::Main => {
                 let base_blocks = prior.size / BLOCK_SIZE as u64;
-                match self.context.checksums {
+                // Without checksums a page may change and keep its LSN: VACUUM marks it all-visible.
+                match self.context.checksums && !made_anew {
                     true => Choice::Since {
                         base_start,
                         base_blocks,
                     },
-                    // Without checksums a page may change and keep its LSN: VACUUM marks it all-visible.
                     false => Choice::Differing,
                 }
             }
             _ => Choice::Whole,
         };
-        let database = kind.database();
         let (content, reused_bytes) = match choice {
             Choice::Whole => self.store_whole(unit, database, &buffer)?,
             Choice::Since {

@@ -4,11 +4,12 @@ use std::{
     fs::{self, DirBuilder, File, Permissions},
     io::Write,
     os::unix::fs::{DirBuilderExt, PermissionsExt, chown, symlink},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use everpoint_instance::data_directory::scan;
+use everpoint_pgformat::Oid;
 use everpoint_repository::{
     Repository, RepositoryError,
     manifest::{Content, FileEntry, ManifestReader},
@@ -78,8 +79,11 @@ pub fn make_directories(plan: &RestorePlan, marker: &Marker) -> Result<(), Resto
 }
 
 fn make_link(place: &Path, link: &Path) -> Result<(), RestoreError> {
-    if fs::read_link(link).is_ok_and(|found| found == place) {
-        return Ok(());
+    match fs::read_link(link) {
+        Ok(found) if found == place => return Ok(()),
+        // An interrupted restore was asked to put it elsewhere.
+        Ok(_) => fs::remove_file(link).map_err(failed("remove", link))?,
+        Err(_) => {}
     }
     symlink(place, link).map_err(failed("make the link", link))
 }
@@ -247,6 +251,7 @@ pub async fn remove_strangers(
 ) -> Result<(), RestoreError> {
     let root = plan.request.to.clone();
     let version = plan.resolved.backup.version;
+    remove_strange_links(plan)?;
     let listing = tokio::task::spawn_blocking(move || scan(&root, version))
         .await
         .map_err(|_| RestoreError::TaskLost)??;
@@ -266,6 +271,21 @@ pub async fn remove_strangers(
         }
     }
     empty_folder(&plan.request.to.join("pg_wal"))
+}
+
+/// Removes links to tablespaces that the backup does not have. What they lead to is none of the restore's.
+fn remove_strange_links(plan: &RestorePlan) -> Result<(), RestoreError> {
+    let folder = plan.request.to.join("pg_tblspc");
+    for entry in fs::read_dir(&folder).map_err(failed("list", &folder))? {
+        let path = entry.map_err(failed("list", &folder))?.path();
+        let oid = path.file_name().unwrap_or_default().to_string_lossy();
+        let known =
+            |(known, place): &(Oid, Option<PathBuf>)| place.is_some() && oid == format!("{known}");
+        if path.is_symlink() && !plan.tablespaces.iter().any(known) {
+            fs::remove_file(&path).map_err(failed("remove", &path))?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes the files in a folder and in those below it.

@@ -6,6 +6,7 @@
 
 pub mod buffer;
 pub mod files;
+pub mod late_tablespaces;
 pub mod recovery;
 pub mod refusal;
 pub mod start;
@@ -209,9 +210,12 @@ pub async fn plan(
     };
     let tablespaces = refusal::map_tablespaces(backup, &request.tablespaces, &request.to)?;
     let resumed = refusal::check_directory(&request.to, &marker)?;
-    let fresh = |place: &(Oid, Option<PathBuf>)| place.1.clone().filter(|_| !resumed);
-    for place in tablespaces.iter().filter_map(fresh) {
-        refusal::check_empty(&place)?;
+    for (oid, place) in &tablespaces {
+        if let Some(place) = place
+            && !(resumed && refusal::is_linked(&request.to, *oid, place))
+        {
+            refusal::check_empty(place)?;
+        }
     }
     let in_place = match request.log {
         LogDelivery::InPlace => log_bytes,
@@ -255,13 +259,14 @@ pub async fn execute(
     }
     progress.phase("restoring files", plan.file_bytes.get());
     files::restore_files(repository, plan, progress).await?;
+    let mut placed_tablespaces = 0;
     if plan.request.log == LogDelivery::InPlace {
         progress.phase("placing log", plan.log_bytes.get());
-        recovery::place_log(repository, plan, progress).await?;
+        placed_tablespaces = recovery::place_log(repository, plan, progress).await?;
     }
     progress.phase("writing recovery settings", 0);
     recovery::write_histories(repository, plan).await?;
-    recovery::write_settings(plan)?;
+    recovery::write_settings(plan, placed_tablespaces)?;
     progress.phase("syncing", 0);
     files::finish(plan)?;
     Ok(())

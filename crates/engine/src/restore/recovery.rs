@@ -13,6 +13,7 @@ use tokio::time::sleep;
 use super::{
     LogDelivery, RestoreError, RestorePlan, failed,
     files::{give, make_directory, write_file},
+    late_tablespaces::ReplayableLog,
     target::Stop,
 };
 use crate::{log::reader::SegmentReader, progress::Progress};
@@ -51,7 +52,7 @@ pub async fn write_histories(
     Ok(())
 }
 
-fn segments(repository: &Repository, plan: &RestorePlan) -> Result<SegmentReader, RestoreError> {
+fn segments(repository: &Repository, plan: &RestorePlan) -> Result<ReplayableLog, RestoreError> {
     let backup = &plan.resolved.backup;
     let size = backup.segment_size;
     let timeline = plan.resolved.timeline;
@@ -62,12 +63,11 @@ fn segments(repository: &Repository, plan: &RestorePlan) -> Result<SegmentReader
         .min(complete)
         .max(plan.resolved.log_until);
     let (index, start) = (&plan.index, backup.start_lsn);
-    Ok(SegmentReader::plan(
-        repository, index, timeline, size, start, to,
-    )?)
+    let reader = SegmentReader::plan(repository, index, timeline, size, start, to)?;
+    Ok(ReplayableLog::new(reader, plan))
 }
 
-/// Puts all log that replay needs into `pg_wal`.
+/// Puts all log that replay needs into `pg_wal`. Returns how many tablespaces it makes.
 ///
 /// # Errors
 /// When log is missing or damaged, or the target cannot be written.
@@ -75,7 +75,7 @@ pub async fn place_log(
     repository: &Repository,
     plan: &RestorePlan,
     progress: &Progress,
-) -> Result<(), RestoreError> {
+) -> Result<u32, RestoreError> {
     let mut reader = segments(repository, plan)?;
     let folder = plan.request.to.join("pg_wal");
     while let Some(segment) = reader.next().await? {
@@ -88,7 +88,7 @@ pub async fn place_log(
         give(&path, plan.request.owner)?;
         progress.add_bytes(segment.bytes.len() as u64);
     }
-    Ok(())
+    Ok(reader.tablespaces())
 }
 
 fn set_private(path: &Path) -> Result<(), RestoreError> {
@@ -97,11 +97,12 @@ fn set_private(path: &Path) -> Result<(), RestoreError> {
         .map_err(failed("set permissions of", path))
 }
 
-/// Writes `backup_label`, `recovery.signal` and the settings that recovery reads.
+/// Writes `backup_label`, `recovery.signal` and the settings that recovery reads. The log that was placed
+/// makes `placed_tablespaces`.
 ///
 /// # Errors
 /// When the target cannot be written.
-pub fn write_settings(plan: &RestorePlan) -> Result<(), RestoreError> {
+pub fn write_settings(plan: &RestorePlan, placed_tablespaces: u32) -> Result<(), RestoreError> {
     let root = &plan.request.to;
     let owner = plan.request.owner;
     let backup = &plan.resolved.backup;
@@ -133,6 +134,12 @@ pub fn write_settings(plan: &RestorePlan) -> Result<(), RestoreError> {
         "recovery_target_xid",
     ] {
         settings.push((name, String::new()));
+    }
+    // Log that is supplied may hold some; how many is known when the setting goes away again.
+    let may_come = plan.request.log == LogDelivery::Supplied;
+    if placed_tablespaces > 0 || may_come || plan.tablespaces.iter().any(|t| t.1.is_none()) {
+        // Recovery takes a directory in pg_tblspc for damage otherwise.
+        settings.push(("allow_in_place_tablespaces", "on".to_owned()));
     }
     match plan.resolved.stop {
         Stop::After(lsn) => {
@@ -237,7 +244,7 @@ fn prepare_spool(plan: &RestorePlan) -> Result<(), RestoreError> {
 
 /// Brings log into the spool while a server replays it, at most [`SPOOL_SEGMENTS`] ahead.
 pub struct Supplier {
-    reader: SegmentReader,
+    reader: ReplayableLog,
     spool: PathBuf,
     plan: RestorePlan,
 }

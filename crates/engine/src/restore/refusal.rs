@@ -155,14 +155,23 @@ pub fn map_tablespaces(
             let mapped = mapping.iter().find(|(old, _)| *old == location);
             match mapped {
                 Some((_, new)) => Ok((tablespace.oid, Some(new.clone()))),
-                None if is_taken(&location) => Err(RefusalError::TablespaceInPlace {
-                    oid: tablespace.oid,
-                    location,
-                }),
+                // What an interrupted restore laid there is gone on with.
+                None if is_taken(&location) && !is_linked(to, tablespace.oid, &location) => {
+                    Err(RefusalError::TablespaceInPlace {
+                        oid: tablespace.oid,
+                        location,
+                    })
+                }
                 None => Ok((tablespace.oid, Some(location))),
             }
         })
         .collect()
+}
+
+/// Whether the data directory's link for a tablespace leads to this place: it is the restore's own.
+pub fn is_linked(to: &Path, tablespace: Oid, place: &Path) -> bool {
+    let link = to.join("pg_tblspc").join(tablespace.to_string());
+    to.join(MARKER).exists() && std::fs::read_link(link).is_ok_and(|found| found == place)
 }
 
 fn is_taken(location: &Path) -> bool {

@@ -5,7 +5,7 @@
 //! to be replayed. A time T means what PostgreSQL means by it: everything before the first end of a
 //! transaction, in the log's order, whose time is later than T.
 
-use std::fmt;
+use std::{collections::VecDeque, fmt};
 
 use everpoint_pgformat::{
     Lsn, MajorVersion, TimelineId, TransactionId,
@@ -17,7 +17,7 @@ use everpoint_pgformat::{
         resource_manager::ResourceManager,
         segment::SegmentSize,
         transaction::TransactionRecord,
-        xlog::XlogRecord,
+        xlog::{RestorePoint, XlogRecord},
     },
 };
 use everpoint_repository::{
@@ -29,6 +29,9 @@ use crate::{
     log::reader::LogReader,
     window::{self, complete_at},
 };
+
+/// Restore points that an error names.
+const NAMED_RESTORE_POINTS: usize = 10;
 
 /// What a user wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,10 +140,14 @@ pub enum TargetError {
         after: Point,
     },
     /// No such restore point.
-    #[error("there is no restore point `{name}` in the log that is stored")]
+    #[error(
+        "there is no restore point `{name}` in the log that is stored. The last ones there: {known}"
+    )]
     UnknownRestorePoint {
         /// As asked for.
         name: String,
+        /// The names there are, the latest first.
+        known: String,
     },
     /// No log or backup of such a timeline.
     #[error("nothing is stored of timeline {timeline}. Stored are: {known}")]
@@ -216,10 +223,7 @@ impl Resolver<'_> {
             }
             Target::Time(time) => self.at_time(target, *time).await,
             Target::RestorePoint(name) => {
-                let found = self.find_restore_point(name).await?;
-                let Some((start, end)) = found else {
-                    return Err(TargetError::UnknownRestorePoint { name: name.clone() });
-                };
+                let (start, end) = self.find_restore_point(name).await?;
                 let usable = self.usable()?;
                 let Some(backup) = usable.iter().rfind(|backup| backup.stop_lsn <= start) else {
                     return Err(self.too_early(target, &usable));
@@ -412,30 +416,42 @@ impl Resolver<'_> {
     }
 
     /// The last restore point of a name: its record's start and end.
-    async fn find_restore_point(&self, name: &str) -> Result<Option<(Lsn, Lsn)>, TargetError> {
+    async fn find_restore_point(&self, name: &str) -> Result<(Lsn, Lsn), TargetError> {
         let usable = self.usable()?;
         let mut to = None;
+        let mut others: Vec<String> = Vec::new();
         for backup in usable.iter().rev() {
             let complete = self.index.complete_until(self.timeline, backup.start_lsn);
             let until = to.map_or(complete, |to: Lsn| to.min(complete));
             let version = backup.version;
             let mut found = None;
+            let mut passed = VecDeque::new();
             self.scan(backup, backup.start_lsn, until, |record| {
                 if record.resource_manager() == ResourceManager::XLOG
                     && let Ok(XlogRecord::RestorePoint(point)) = XlogRecord::parse(record, version)
-                    && point.name == name.as_bytes()
                 {
-                    found = Some((record.start(), record.end()));
+                    if point.name == name.as_bytes() {
+                        found = Some((record.start(), record.end()));
+                    }
+                    passed.push_front(restore_point_text(&point));
+                    passed.truncate(NAMED_RESTORE_POINTS);
                 }
                 Ok(true)
             })
             .await?;
-            if found.is_some() {
+            if let Some(found) = found {
                 return Ok(found);
             }
+            others.extend(passed);
+            others.truncate(NAMED_RESTORE_POINTS);
             to = Some(backup.start_lsn);
         }
-        Ok(None)
+        let known = match others.is_empty() {
+            true => "none".to_owned(),
+            false => others.join(", "),
+        };
+        let name = name.to_owned();
+        Err(TargetError::UnknownRestorePoint { name, known })
     }
 
     /// Shows the records from `from` up to `until` to `visit` until it returns false.
@@ -460,6 +476,11 @@ impl Resolver<'_> {
         };
         scan.run(from, until, begin, visit).await
     }
+}
+
+fn restore_point_text(point: &RestorePoint<'_>) -> String {
+    let name = String::from_utf8_lossy(point.name);
+    format!("`{name}` of {}", to_timestamp(point.time))
 }
 
 /// Whether a scan begins at a record's first byte.
