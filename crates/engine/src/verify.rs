@@ -172,21 +172,25 @@ impl Verifier<'_> {
         }
         let manifests = self.repository.manifests(self.instance).await?;
         self.living = manifests.iter().map(|(id, ..)| id.to_string()).collect();
+        let mut backups = Vec::new();
         for (id, path, object_id) in manifests {
             self.report.objects += 1;
-            let (backup, _) = match self.repository.read_metadata(&path, object_id).await {
-                Ok(read) => read,
+            match self.repository.read_metadata(&path, object_id).await {
+                Ok((backup, _)) => backups.push((backup, path)),
                 Err(error) => {
                     let damage = self.damage(&path, chain(&error));
                     self.affects(damage, id.as_str(), None);
-                    continue;
                 }
-            };
+            }
+        }
+        // What a backup shares with an earlier one was looked at with that.
+        backups.sort_by(|(a, _), (b, _)| a.started_at.cmp(&b.started_at).then(a.id.cmp(&b.id)));
+        for (backup, path) in backups {
             if let Some(base) = backup.kind.base()
                 && !self.living.contains(base.as_str())
             {
                 let damage = self.damage(&path, format!("its base, backup {base}, is missing"));
-                self.affects(damage, id.as_str(), None);
+                self.affects(damage, backup.id.as_str(), None);
             }
             self.presence(&backup, &sizes);
             if self.depth == Depth::Contents {

@@ -82,7 +82,10 @@ pub fn log(
     id: ObjectId,
 ) -> String {
     let (start, end) = (start.get(), end.get());
-    format!("{}/{start:016x}-{end:016x}-{id}", log_folder(name, timeline))
+    format!(
+        "{}/{start:016x}-{end:016x}-{id}",
+        log_folder(name, timeline)
+    )
 }
 
 /// The folder of an instance's timeline histories.

@@ -14,7 +14,9 @@ const CHECK: &str = "check";
 pub fn text<T: Serialize>(value: &T) -> Option<Vec<u8>> {
     let mut value = serde_json::to_value(value).ok()?;
     let check = checksum(&value)?;
-    value.as_object_mut()?.insert(CHECK.to_owned(), check.into());
+    value
+        .as_object_mut()?
+        .insert(CHECK.to_owned(), check.into());
     serde_json::to_vec_pretty(&value).ok()
 }
 
