@@ -5,6 +5,7 @@
 
 mod support;
 
+mod backup;
 mod init;
 mod instance;
 mod verify;
