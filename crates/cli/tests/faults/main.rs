@@ -8,4 +8,5 @@ mod support;
 mod backup;
 mod init;
 mod instance;
+mod receive;
 mod verify;
