@@ -8,5 +8,6 @@ mod support;
 mod backup;
 mod init;
 mod instance;
+mod push;
 mod receive;
 mod verify;
