@@ -1,8 +1,9 @@
 //! Exit codes, and how an error is shown.
 
-use std::process::ExitCode;
+use std::{error::Error, process::ExitCode};
 
-use everpoint_engine::restore::RestoreError;
+use everpoint_engine::{backup::BackupError, restore::RestoreError};
+use everpoint_instance::lock::LockError;
 use everpoint_repository::{RepositoryError, keys::KeyError};
 
 /// What the process ends with.
@@ -40,29 +41,51 @@ impl std::fmt::Display for Refusal {
     }
 }
 
-impl std::error::Error for Refusal {}
+impl Error for Refusal {}
 
 /// The code an error ends with.
 pub fn code_of(error: &anyhow::Error) -> Exit {
-    let refused = error.chain().any(|cause| {
-        cause.is::<Refusal>()
-            || matches!(
-                cause.downcast_ref::<RestoreError>(),
-                Some(RestoreError::Target(_) | RestoreError::Refused(_))
-            )
-            || matches!(
-                cause.downcast_ref::<RepositoryError>(),
-                Some(
-                    RepositoryError::None { .. }
-                        | RepositoryError::Exists { .. }
-                        | RepositoryError::Foreign { .. }
-                        | RepositoryError::Newer { .. }
-                        | RepositoryError::UnknownInstance { .. }
-                        | RepositoryError::Key(KeyError::Wrong { .. } | KeyError::Weak { .. })
-                )
-            )
-    });
-    if refused { Exit::Refused } else { Exit::Failed }
+    if error.chain().any(is_refusal) {
+        Exit::Refused
+    } else {
+        Exit::Failed
+    }
+}
+
+/// Errors that only pass another on do not show it in the chain, so they are looked into.
+fn is_refusal(cause: &(dyn Error + 'static)) -> bool {
+    if let Some(error) = cause.downcast_ref::<BackupError>() {
+        return match error {
+            BackupError::OtherCluster { .. } => true,
+            BackupError::Lock(error) => is_refusal(error),
+            BackupError::Repository(error) => is_refusal(error),
+            _ => false,
+        };
+    }
+    if let Some(error) = cause.downcast_ref::<RepositoryError>() {
+        return match error {
+            RepositoryError::None { .. }
+            | RepositoryError::Exists { .. }
+            | RepositoryError::Foreign { .. }
+            | RepositoryError::Newer { .. }
+            | RepositoryError::UnknownInstance { .. } => true,
+            RepositoryError::Key(error) => is_refusal(error),
+            _ => false,
+        };
+    }
+    cause.is::<Refusal>()
+        || matches!(
+            cause.downcast_ref::<RestoreError>(),
+            Some(RestoreError::Target(_) | RestoreError::Refused(_))
+        )
+        || matches!(
+            cause.downcast_ref::<LockError>(),
+            Some(LockError::Held { .. } | LockError::Contended { .. })
+        )
+        || matches!(
+            cause.downcast_ref::<KeyError>(),
+            Some(KeyError::Wrong { .. } | KeyError::Weak { .. } | KeyError::MalformedRecoveryKey)
+        )
 }
 
 /// Shows an error and what caused it, on standard error.

@@ -23,16 +23,19 @@ pub fn grant_script(role: &str, database: &str) -> String {
     let name = quote_identifier(role);
     let literal = quote_literal(role);
     let database = quote_identifier(database);
-    let mut script = format!(
-        "-- Rights for Everpoint. Run as a superuser, connected to database {database}.\n\
-         -- Give the role a password by \\password {name} in psql, unless pg_hba.conf lets it in without.\n\
-         DO $everpoint$\n\
-         BEGIN\n    \
+    let body = format!(
+        "BEGIN\n    \
              IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {literal}) THEN\n        \
                  CREATE ROLE {name};\n    \
              END IF;\n\
-         END\n\
-         $everpoint$;\n\
+         END"
+    );
+    let tag = dollar_tag(&body);
+    // No name in a comment: it may hold a line break.
+    let mut script = format!(
+        "-- Rights for Everpoint. Run as a superuser, in the database that the role is to connect to.\n\
+         -- Give the role a password by \\password in psql, unless pg_hba.conf lets it in without.\n\
+         DO {tag}\n{body}\n{tag};\n\
          ALTER ROLE {name} LOGIN REPLICATION;\n\
          GRANT CONNECT ON DATABASE {database} TO {name};\n"
     );
@@ -45,6 +48,15 @@ pub fn grant_script(role: &str, database: &str) -> String {
         ));
     }
     script
+}
+
+/// A dollar quote that does not occur in `body`.
+fn dollar_tag(body: &str) -> String {
+    let mut tag = "$everpoint$".to_owned();
+    while body.contains(&tag) {
+        tag.insert(1, '_');
+    }
+    tag
 }
 
 /// A name as SQL, in double quotes.
@@ -70,14 +82,17 @@ mod tests {
     fn names_cannot_break_out_of_the_script() {
         assert_eq!(quote_identifier("a\"b"), "\"a\"\"b\"");
         assert_eq!(quote_literal("a'b\\c"), "E'a''b\\\\c'");
-        let script = grant_script("x\"; DROP TABLE t; --", "postgres");
+        let script = grant_script("x$everpoint$\n--\"; y", "postgres");
+        assert!(script.contains("DO $_everpoint$\n"), "{script}");
         assert!(
-            script.contains("CREATE ROLE \"x\"\"; DROP TABLE t; --\""),
+            script.contains("CREATE ROLE \"x$everpoint$\n--\"\"; y\";"),
             "{script}"
         );
         assert!(
-            script.contains("rolname = 'x\"; DROP TABLE t; --'"),
-            "{script}"
+            script
+                .lines()
+                .take(2)
+                .all(|line| line.starts_with("-- ") && !line.contains('x'))
         );
     }
 }

@@ -2,15 +2,17 @@
 //!
 //! `wal_records [--page-crcs] <major version> <directory> <timeline> <start> [<end>]` prints a line for each record that
 //! starts at or after `start` and ends at or before `end`: its position, resource manager, info bits,
-//! transaction, length without and with page images, the record before, and its blocks. The last line says
-//! why it ended. With `--page-crcs`, each page image is unpacked and the CRC-32C of the page printed.
+//! transaction, length without and with page images, the record before, its blocks, and behind a `;` what
+//! the end of a transaction or a restore point says. The last line says why it ended. With `--page-crcs`, each page image is unpacked and the CRC-32C of the page printed.
+
+#[path = "shared/record_line.rs"]
+mod record_line;
 
 use std::{env, error::Error, fs, io::Write, path::Path};
 
 use everpoint_pgformat::{
     Lsn, MajorVersion, TimelineId,
     ids::BLOCK_SIZE,
-    relation::Fork,
     wal::{
         crc32c,
         decoder::{Next, WalDecoder},
@@ -51,7 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             match chunk.next() {
                 Ok(Next::Record(record)) if record.end() > end => break 'segments,
                 Ok(Next::Record(record)) => {
-                    write!(out, "{}", line(&record))?;
+                    write!(out, "{}", record_line::line(&record, version)?)?;
                     if page_crcs {
                         write!(out, "{}", image_crcs(&record))?;
                     }
@@ -87,44 +89,6 @@ fn segment_size(directory: &Path) -> Result<SegmentSize, Box<dyn Error>> {
         }
     }
     Err("no WAL segment in the directory".into())
-}
-
-fn line(record: &Record<'_>) -> String {
-    let header = record.header();
-    let images: usize = record
-        .blocks()
-        .filter_map(|block| block.image)
-        .map(|image| image.bytes.len())
-        .sum();
-    let mut line = format!(
-        "{} {} {:02X} {} {}/{} prev {}",
-        record.start(),
-        record.resource_manager(),
-        header.info,
-        record.transaction(),
-        u64::from(header.total_len) - images as u64,
-        header.total_len,
-        header.previous
-    );
-    for block in record.blocks() {
-        let relation = block.relation;
-        let fork = match block.fork {
-            Fork::Main => "",
-            Fork::FreeSpaceMap => " fork fsm",
-            Fork::VisibilityMap => " fork vm",
-            Fork::Init => " fork init",
-        };
-        line += &format!(
-            " blkref #{}: rel {}/{}/{}{fork} blk {}",
-            block.id, relation.tablespace, relation.database, relation.relfilenode, block.block
-        );
-        match block.image {
-            Some(image) if image.applied => line += " FPW",
-            Some(_) => line += " FPW for WAL verification",
-            None => {}
-        }
-    }
-    line
 }
 
 fn image_crcs(record: &Record<'_>) -> String {

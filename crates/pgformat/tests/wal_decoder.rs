@@ -2,6 +2,7 @@
 #![expect(clippy::cast_possible_truncation, reason = "test lengths are small")]
 
 #[cfg(test)]
+#[allow(dead_code, reason = "shared by several test files")]
 mod log_writer;
 
 #[cfg(test)]

@@ -1,6 +1,11 @@
 //! `everpoint init`.
 
-use std::{fs::OpenOptions, io::Write, os::unix::fs::OpenOptionsExt, path::Path};
+use std::{
+    fs::OpenOptions,
+    io::{ErrorKind, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
 
 use anyhow::Context;
 use everpoint_repository::{
@@ -63,12 +68,21 @@ pub async fn run(global: &Global, args: &Init) -> anyhow::Result<Exit> {
 
 fn generate(path: &Path) -> anyhow::Result<()> {
     let key = RecoveryKey::random()?.text();
-    let mut file = OpenOptions::new()
+    let opened = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
-        .open(path)
-        .with_context(|| format!("cannot make the key file {}", path.display()))?;
+        .open(path);
+    let mut file = match opened {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            let text = format!(
+                "{} exists already and is never overwritten. Leave --generate-key-file out to use it",
+                path.display()
+            );
+            return Err(Refusal(text).into());
+        }
+        opened => opened.with_context(|| format!("cannot make the key file {}", path.display()))?,
+    };
     file.write_all(key.as_bytes())?;
     file.sync_all()?;
     Ok(())

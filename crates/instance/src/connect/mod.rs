@@ -1,24 +1,28 @@
 //! Reaching a server: connection strings, passwords, TLS, sessions.
 
 mod channel_binding;
+mod endpoint;
 mod error;
 mod parameters;
 mod passfile;
 mod query;
+mod settings;
 mod spec;
 mod sql;
 mod tls;
 mod transport;
 mod user;
+mod verifier;
 
+pub use endpoint::Endpoint;
 pub use error::{ConnectError, ServerMessage};
 pub use parameters::ParameterError;
 pub use query::QueryError;
-pub use spec::{
-    ChannelBindingUse, ConnectionSpec, DEFAULT_CONNECT_TIMEOUT, DEFAULT_KEEPALIVES_COUNT,
-    DEFAULT_KEEPALIVES_IDLE, DEFAULT_KEEPALIVES_INTERVAL, Endpoint, Keepalive, SpecError,
-    WantedServer,
+pub use settings::{
+    ChannelBindingUse, DEFAULT_KEEPALIVES_COUNT, DEFAULT_KEEPALIVES_IDLE,
+    DEFAULT_KEEPALIVES_INTERVAL, Keepalive, WantedServer,
 };
+pub use spec::{ConnectionSpec, DEFAULT_CONNECT_TIMEOUT, SpecError};
 pub use sql::{SqlClient, connect_sql};
 pub use tls::{TlsError, TlsMode, TlsNegotiation, TlsSettings};
 

@@ -10,7 +10,7 @@ use std::{
 
 use zeroize::Zeroizing;
 
-use super::spec::{ConnectionSpec, Endpoint};
+use super::{endpoint::Endpoint, spec::ConnectionSpec};
 
 /// The password for a session: the specification's own, else `PGPASSWORD`, else a line of the password
 /// file (`passfile`, else `PGPASSFILE`, else `~/.pgpass`). `database` is `replication` for replication.

@@ -1,34 +1,21 @@
 //! How to reach a PostgreSQL server.
 
-use std::{
-    fmt,
-    net::IpAddr,
-    path::{Path, PathBuf},
-    str::FromStr,
-    time::Duration,
-};
+use std::{fmt, path::Path, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use zeroize::Zeroizing;
 
 use super::{
+    endpoint::{Endpoint, endpoints},
     parameters::{ParameterError, Parameters},
+    settings::{ChannelBindingUse, Keepalive, WantedServer, choice, keepalive, number, seconds},
     tls::TlsSettings,
 };
 
 /// How long to wait for a connection unless `connect_timeout` says otherwise.
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long a TCP connection idles before it is probed, unless `keepalives_idle` says otherwise.
-pub const DEFAULT_KEEPALIVES_IDLE: Duration = Duration::from_secs(60);
-/// Seconds between probes, unless `keepalives_interval` says otherwise.
-pub const DEFAULT_KEEPALIVES_INTERVAL: Duration = Duration::from_secs(10);
-/// Unanswered probes before a connection is given up, unless `keepalives_count` says otherwise.
-pub const DEFAULT_KEEPALIVES_COUNT: u32 = 6;
 
-const DEFAULT_PORT: u16 = 5432;
 const APPLICATION_NAME: &str = "everpoint";
-/// Where distributions' servers, and PostgreSQL's own builds, put their socket.
-const SOCKET_DIRECTORIES: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 
 /// Names that mean something here.
 const KNOWN: [&str; 22] = [
@@ -80,66 +67,6 @@ pub struct ConnectionSpec {
     tcp_user_timeout: Option<Duration>,
     wanted_server: WantedServer,
     channel_binding: ChannelBindingUse,
-}
-
-/// One address a server may listen at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Endpoint {
-    /// The directory of a Unix-domain socket.
-    Unix {
-        /// The directory.
-        directory: PathBuf,
-        /// The port, which is part of the socket's name.
-        port: u16,
-    },
-    /// A TCP address.
-    Tcp {
-        /// The name, which a certificate must carry.
-        host: String,
-        /// The address to use in place of looking the name up.
-        address: Option<IpAddr>,
-        /// The port.
-        port: u16,
-    },
-}
-
-/// TCP keepalive settings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Keepalive {
-    /// Idle time before the first probe.
-    pub idle: Duration,
-    /// Time between probes.
-    pub interval: Duration,
-    /// Unanswered probes before the connection is given up.
-    pub count: u32,
-}
-
-/// Which of several servers will do (`target_session_attrs`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WantedServer {
-    /// Any.
-    Any,
-    /// One that takes writes by default.
-    ReadWrite,
-    /// One that does not.
-    ReadOnly,
-    /// One that is not in recovery.
-    Primary,
-    /// One that is in recovery.
-    Standby,
-    /// One in recovery when there is one, else any.
-    PreferStandby,
-}
-
-/// Whether the password exchange must be bound to the TLS connection (`channel_binding`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ChannelBindingUse {
-    /// Never.
-    Disable,
-    /// When the server can.
-    Prefer,
-    /// A server that cannot is refused.
-    Require,
 }
 
 /// A connection string cannot be used.
@@ -374,188 +301,6 @@ impl ConnectionSpec {
             .unwrap_or(ChannelBindingUse::Prefer),
             parameters,
         })
-    }
-}
-
-/// Looks a value up in a table of those allowed.
-pub(super) fn choice<T: Copy>(
-    parameters: &Parameters,
-    name: &'static str,
-    expected: &'static str,
-    table: &[(&str, T)],
-) -> Result<Option<T>, SpecError> {
-    let Some(value) = parameters.get(name).filter(|value| !value.is_empty()) else {
-        return Ok(None);
-    };
-    table
-        .iter()
-        .find(|(text, _)| *text == value)
-        .map(|(_, meaning)| Some(*meaning))
-        .ok_or_else(|| SpecError::Value {
-            name,
-            value: value.to_owned(),
-            expected,
-        })
-}
-
-fn number(parameters: &Parameters, name: &'static str) -> Result<Option<u32>, SpecError> {
-    let Some(value) = parameters.get(name).filter(|value| !value.is_empty()) else {
-        return Ok(None);
-    };
-    // libpq takes a negative number for "the system's own default", as 0 is.
-    match value.trim().parse::<i32>() {
-        Ok(number) => Ok(Some(u32::try_from(number).unwrap_or(0))),
-        Err(_) => Err(SpecError::Value {
-            name,
-            value: value.to_owned(),
-            expected: "a whole number",
-        }),
-    }
-}
-
-fn seconds(parameters: &Parameters, name: &'static str) -> Result<Option<Duration>, SpecError> {
-    Ok(number(parameters, name)?.map(|number| Duration::from_secs(u64::from(number))))
-}
-
-fn keepalive(parameters: &Parameters) -> Result<Option<Keepalive>, SpecError> {
-    if number(parameters, "keepalives")? == Some(0) {
-        return Ok(None);
-    }
-    let duration = |name, default| {
-        Ok::<_, SpecError>(
-            seconds(parameters, name)?
-                .filter(|duration| !duration.is_zero())
-                .unwrap_or(default),
-        )
-    };
-    Ok(Some(Keepalive {
-        idle: duration("keepalives_idle", DEFAULT_KEEPALIVES_IDLE)?,
-        interval: duration("keepalives_interval", DEFAULT_KEEPALIVES_INTERVAL)?,
-        count: number(parameters, "keepalives_count")?
-            .filter(|&count| count > 0)
-            .unwrap_or(DEFAULT_KEEPALIVES_COUNT),
-    }))
-}
-
-fn endpoints(parameters: &Parameters) -> Result<Vec<Endpoint>, SpecError> {
-    let list = |name| -> Vec<&str> {
-        parameters
-            .get(name)
-            .filter(|value: &&str| !value.is_empty())
-            .map(|value| value.split(',').collect())
-            .unwrap_or_default()
-    };
-    let (hosts, addresses, ports) = (list("host"), list("hostaddr"), list("port"));
-    let count = hosts.len().max(addresses.len()).max(1);
-    for (name, found) in [("host", hosts.len()), ("hostaddr", addresses.len())] {
-        if found != 0 && found != count {
-            return Err(SpecError::Count {
-                name,
-                found,
-                hosts: count,
-            });
-        }
-    }
-    if ports.len() > 1 && ports.len() != count {
-        return Err(SpecError::Count {
-            name: "port",
-            found: ports.len(),
-            hosts: count,
-        });
-    }
-    (0..count)
-        .map(|index| {
-            let port = ports.get(index).or(ports.first()).copied();
-            endpoint(
-                hosts.get(index).copied().unwrap_or_default(),
-                addresses.get(index).copied().unwrap_or_default(),
-                port.unwrap_or_default(),
-            )
-        })
-        .collect()
-}
-
-fn endpoint(host: &str, address: &str, port: &str) -> Result<Endpoint, SpecError> {
-    let port = match port {
-        "" => DEFAULT_PORT,
-        text => text
-            .parse()
-            .ok()
-            .filter(|&port: &u16| port > 0)
-            .ok_or_else(|| SpecError::Value {
-                name: "port",
-                value: text.to_owned(),
-                expected: "a number from 1 to 65535",
-            })?,
-    };
-    if address.is_empty() && (host.is_empty() || host.starts_with('/')) {
-        let directory = if host.is_empty() {
-            default_socket_directory()
-        } else {
-            PathBuf::from(host)
-        };
-        return Ok(Endpoint::Unix { directory, port });
-    }
-    let parsed = (!address.is_empty())
-        .then(|| {
-            address.parse().map_err(|_| SpecError::Value {
-                name: "hostaddr",
-                value: address.to_owned(),
-                expected: "an IP address",
-            })
-        })
-        .transpose()?;
-    let host = if host.is_empty() { address } else { host };
-    Ok(Endpoint::Tcp {
-        host: host.to_owned(),
-        address: parsed,
-        port,
-    })
-}
-
-fn default_socket_directory() -> PathBuf {
-    let [first, last] = SOCKET_DIRECTORIES;
-    let directory = if Path::new(first).is_dir() {
-        first
-    } else {
-        last
-    };
-    PathBuf::from(directory)
-}
-
-impl Endpoint {
-    /// The port.
-    pub fn port(&self) -> u16 {
-        match self {
-            Self::Unix { port, .. } | Self::Tcp { port, .. } => *port,
-        }
-    }
-
-    /// What a password file calls the host.
-    pub(super) fn passfile_host(&self) -> &str {
-        match self {
-            Self::Unix { directory, .. }
-                if SOCKET_DIRECTORIES
-                    .iter()
-                    .any(|default| directory == Path::new(default)) =>
-            {
-                "localhost"
-            }
-            Self::Unix { directory, .. } => directory.to_str().unwrap_or_default(),
-            Self::Tcp { host, .. } => host,
-        }
-    }
-}
-
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unix { directory, port } => {
-                write!(f, "{}/.s.PGSQL.{port}", directory.display())
-            }
-            Self::Tcp { host, port, .. } if host.contains(':') => write!(f, "[{host}]:{port}"),
-            Self::Tcp { host, port, .. } => write!(f, "{host}:{port}"),
-        }
     }
 }
 

@@ -13,9 +13,11 @@ use tokio_postgres::{
 };
 
 use super::{
+    endpoint::Endpoint,
     error::ConnectError,
     passfile::password_for,
-    spec::{ChannelBindingUse, ConnectionSpec, Endpoint, WantedServer},
+    settings::{ChannelBindingUse, WantedServer},
+    spec::ConnectionSpec,
     transport::Transport,
     user::role,
 };

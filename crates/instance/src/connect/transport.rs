@@ -21,8 +21,9 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
     channel_binding::certificate_digest,
+    endpoint::Endpoint,
     error::ConnectError,
-    spec::{ConnectionSpec, Endpoint},
+    spec::ConnectionSpec,
     tls::{TlsError, TlsMode, TlsNegotiation},
 };
 

@@ -10,10 +10,12 @@ mod error;
 mod log;
 mod options;
 mod server;
+mod stop;
 
 pub use account::{Account, AccountError};
 pub use binaries::{BinariesError, PgBinaries};
 pub use cage::CageError;
 pub use error::ProcessError;
 pub use options::{OnDrop, RecoverySignal, StartOptions};
-pub use server::{Milestone, ServerProcess, StopMode, start_for_recovery, stop_running};
+pub use server::{Milestone, ServerProcess, start_for_recovery};
+pub use stop::{StopMode, stop_running};

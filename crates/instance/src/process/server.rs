@@ -10,10 +10,7 @@ use std::{
 
 use everpoint_pgformat::control::ClusterState;
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::{
-    process::Child,
-    time::{Instant, sleep},
-};
+use tokio::{process::Child, time::Instant};
 
 use super::{
     account::Account,
@@ -22,6 +19,7 @@ use super::{
     error::ProcessError,
     log,
     options::{OnDrop, RecoverySignal, StartOptions},
+    stop::StopMode,
 };
 use crate::{
     connect::ConnectionSpec,
@@ -51,27 +49,6 @@ pub enum Milestone {
     Promoted,
     /// Ended itself, as `recovery_target_action = shutdown` makes it.
     Exited,
-}
-
-/// How a server is to be stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StopMode {
-    /// When the last client is gone.
-    Smart,
-    /// Now, in good order: clients are disconnected.
-    Fast,
-    /// Now, as if it had crashed.
-    Immediate,
-}
-
-impl StopMode {
-    const fn signal(self) -> Signal {
-        match self {
-            Self::Smart => Signal::TERM,
-            Self::Fast => Signal::INT,
-            Self::Immediate => Signal::QUIT,
-        }
-    }
 }
 
 /// Starts a server on a restored data directory, as the user that owns the directory. Returns as soon as
@@ -194,7 +171,11 @@ fn write_signal(root: &Path, signal: RecoverySignal, account: Account) -> Result
         .map_err(|error| io_error("write", path, error))
 }
 
-fn io_error(what: &'static str, path: impl Into<PathBuf>, source: io::Error) -> ProcessError {
+pub(super) fn io_error(
+    what: &'static str,
+    path: impl Into<PathBuf>,
+    source: io::Error,
+) -> ProcessError {
     ProcessError::Io {
         what,
         path: path.into(),
@@ -362,39 +343,6 @@ impl Drop for ServerProcess {
             let _ = self.signal(Signal::QUIT);
         }
     }
-}
-
-/// Stops whatever server runs on a data directory, be it one that an earlier process of ours left behind,
-/// and waits until it is gone. `false` when none runs.
-///
-/// # Errors
-/// [`ProcessError::TimedOut`], [`ProcessError::Io`].
-pub async fn stop_running(
-    root: &Path,
-    mode: StopMode,
-    limit: Duration,
-) -> Result<bool, ProcessError> {
-    let look = || running(root).map_err(|error| io_error("look at the server on", root, error));
-    let Running::Yes(file) = look()? else {
-        return Ok(false);
-    };
-    let deadline = Instant::now() + limit;
-    if let Some(pid) = Pid::from_raw(file.pid) {
-        kill_process(pid, mode.signal())
-            .map_err(|error| io_error("signal the server on", root, error.into()))?;
-    }
-    while matches!(look()?, Running::Yes(now) if now.pid == file.pid) {
-        if Instant::now() >= deadline {
-            return Err(ProcessError::TimedOut {
-                root: root.to_owned(),
-                limit,
-                milestone: Milestone::Exited,
-                log_tail: String::new(),
-            });
-        }
-        sleep(SLOWEST_POLL).await;
-    }
-    Ok(true)
 }
 
 impl fmt::Display for Milestone {

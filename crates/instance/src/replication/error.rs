@@ -55,7 +55,8 @@ pub enum ReplicationError {
         #[source]
         message: ServerMessage,
     },
-    /// The slot cannot be streamed from: invalidated, or a logical one.
+    /// The slot cannot be streamed from: invalidated, or a logical one. PostgreSQL 15 to 17 accept an
+    /// invalidated slot and then raise [`ReplicationError::WalRemoved`].
     #[error(
         "replication slot `{slot}` cannot be used. If it was invalidated (see wal_status in pg_replication_slots), drop it, make it anew and take a full backup; a larger max_slot_wal_keep_size prevents it"
     )]

@@ -4,6 +4,7 @@
 //! CopyBothResponse.
 
 use std::{
+    fmt,
     future::poll_fn,
     io,
     pin::{Pin, pin},
@@ -36,12 +37,21 @@ pub(super) enum Incoming {
 
 /// A transport with its buffers. Every method may be dropped while it waits, and called again: what was
 /// read or has to be written is kept here.
-#[derive(Debug)]
 pub(super) struct Framed {
     transport: Transport,
     incoming: BytesMut,
     outgoing: BytesMut,
     flushed: Flushed,
+}
+
+/// Without the buffers, which hold others' data.
+impl fmt::Debug for Framed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Framed")
+            .field("transport", &self.transport)
+            .field("read_ahead_bytes", &self.incoming.len())
+            .finish_non_exhaustive()
+    }
 }
 
 /// Whether everything written has left the TLS layer too.
@@ -151,5 +161,94 @@ impl Framed {
             self.flushed = Flushed::Yes;
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::{io::AsyncWriteExt, net::UnixStream};
+
+    use super::*;
+
+    /// A connection and the server's end of it.
+    fn pair() -> (Framed, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (Framed::new(Transport::Unix(ours)), theirs)
+    }
+
+    fn copy_data(bytes: &[u8]) -> Vec<u8> {
+        let len = u32::try_from(bytes.len() + 4).unwrap();
+        [&[b'd'][..], &len.to_be_bytes(), bytes].concat()
+    }
+
+    #[tokio::test]
+    async fn waiting_may_be_given_up_at_any_byte() {
+        let (mut framed, mut server) = pair();
+        let messages: Vec<Vec<u8>> = (1..40_u8).map(|n| vec![n; usize::from(n) * 37]).collect();
+        let bytes: Vec<u8> = messages
+            .iter()
+            .flat_map(|message| copy_data(message))
+            .collect();
+        let send = async move {
+            for chunk in bytes.chunks(11) {
+                server.write_all(chunk).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            server
+        };
+        let receive = async {
+            let mut received = Vec::new();
+            while received.len() < messages.len() {
+                let next = tokio::time::timeout(Duration::ZERO, framed.next()).await;
+                if let Ok(next) = next {
+                    let Some(Incoming::Message(Message::CopyData(body))) = next.unwrap() else {
+                        panic!("another message");
+                    };
+                    received.push(body.data().to_vec());
+                }
+                tokio::task::yield_now().await;
+            }
+            received
+        };
+        let (received, server) = tokio::join!(receive, send);
+        assert!(received == messages);
+        drop(server);
+        assert!(framed.next().await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn impossible_lengths_are_refused_before_anything_is_allocated() {
+        for len in [0_u32, 3, 0x7FFF_FFFF, 0xFFFF_FFFF] {
+            let (mut framed, mut server) = pair();
+            let message = [&[b'd'][..], &len.to_be_bytes(), &[0; 64]].concat();
+            server.write_all(&message).await.unwrap();
+            assert!(framed.next().await.is_err(), "{len}");
+            assert!(framed.incoming.capacity() <= 2 * READ_BUFFER_BYTES);
+        }
+    }
+
+    #[tokio::test]
+    async fn end_in_the_middle_of_a_message_is_an_error() {
+        let (mut framed, mut server) = pair();
+        server.write_all(&copy_data(b"abc")[..6]).await.unwrap();
+        drop(server);
+        let error = framed.next().await.err().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[tokio::test]
+    async fn what_has_to_be_written_goes_out_while_waiting_for_messages() {
+        let (mut framed, mut server) = pair();
+        // More than fits the socket, so that writing takes several turns.
+        framed.outgoing().resize(1 << 20, b'x');
+        let answer = async move {
+            let mut received = vec![0; 1 << 20];
+            server.read_exact(&mut received).await.unwrap();
+            server.write_all(&copy_data(b"answer")).await.unwrap();
+        };
+        let (message, ()) = tokio::join!(framed.next(), answer);
+        assert!(matches!(message.unwrap(), Some(Incoming::Message(_))));
     }
 }

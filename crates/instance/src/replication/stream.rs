@@ -8,7 +8,7 @@
 //! Times are microseconds since 2000-01-01 UTC.
 
 use bytes::{Buf, BufMut, Bytes};
-use everpoint_pgformat::{Lsn, TimelineId};
+use everpoint_pgformat::{Lsn, TimelineId, timestamp::PgTimestamp};
 use jiff::Timestamp;
 use postgres_protocol::message::{backend::Message, frontend};
 
@@ -19,8 +19,6 @@ use super::{
     message::columns,
 };
 
-/// Microseconds from 1970-01-01 to 2000-01-01.
-const POSTGRES_EPOCH_MICROSECONDS: i64 = 946_684_800_000_000;
 const STATUS_BYTES: u32 = 34;
 
 /// WAL as it comes from the server.
@@ -209,11 +207,9 @@ impl WalStream {
         }
     }
 
-    fn time(&self, microseconds: i64) -> Result<Timestamp, ReplicationError> {
-        microseconds
-            .checked_add(POSTGRES_EPOCH_MICROSECONDS)
-            .and_then(|microseconds| Timestamp::from_microsecond(microseconds).ok())
-            .ok_or_else(|| self.context.protocol("an impossible time"))
+    fn time(&self, raw: i64) -> Result<Timestamp, ReplicationError> {
+        Timestamp::from_microsecond(PgTimestamp::from_raw(raw).unix_microseconds())
+            .map_err(|_| self.context.protocol("an impossible time"))
     }
 
     /// Tells the server how far the receiver has got. May be dropped while it waits; what is not written
@@ -229,7 +225,7 @@ impl WalStream {
         if self.phase != Phase::Copying {
             return Ok(());
         }
-        let now = Timestamp::now().as_microsecond() - POSTGRES_EPOCH_MICROSECONDS;
+        let now = PgTimestamp::from_unix_microseconds(Timestamp::now().as_microsecond()).raw();
         let outgoing = self.client.framed.outgoing();
         outgoing.put_u8(b'd');
         outgoing.put_u32(4 + STATUS_BYTES);

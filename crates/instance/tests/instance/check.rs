@@ -32,7 +32,7 @@ fn mend(report: &CheckReport, name: CheckName) -> &str {
 on_every_version! {
     async fn least_privilege_role_lacks_nothing(server: Server) -> Result<()> {
         let cluster = Cluster::builder(server.major()).tablespace("apart").start().await?;
-        let script = grant_script("back up", "postgres");
+        let script = grant_script("back\"up $everpoint$ '\\", "postgres");
         cluster.sql("postgres", &script).await?;
         cluster.sql("postgres", &script).await?;
         // Even where nobody may do by default what everybody may.
@@ -44,7 +44,7 @@ on_every_version! {
                     pg_control_recovery(), pg_notify(text, text) FROM PUBLIC",
             )
             .await?;
-        let spec = spec(&cluster)?.with_user("back up");
+        let spec = spec(&cluster)?.with_user("back\"up $everpoint$ '\\");
         let mode = WalMode::Slot(slot());
         let report = check(&spec, Some(cluster.data_directory()), &mode).await;
         assert!(report.is_ok(), "{report}");

@@ -2,8 +2,10 @@
 
 use anyhow::Result;
 use everpoint_instance::{
-    ConnectError, ConnectionSpec, ReplicationClient, ReplicationError, connect_sql,
+    ConnectError, ConnectionSpec, ReplicationClient, ReplicationError, StreamEvent, connect_sql,
+    replication::StreamStart,
 };
+use everpoint_pgformat::wal::segment::{SegmentName, SegmentSize};
 use everpoint_testkit::{Cluster, Scratch, on_every_version};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
@@ -145,6 +147,29 @@ on_every_version! {
         if server.major() >= 17 {
             encrypted.try_with("sslmode=require sslnegotiation=direct").await?;
         }
+        Ok(())
+    }
+
+    async fn stream_is_the_same_through_tls(server: Server) -> Result<()> {
+        let encrypted = Encrypted::start(server.major()).await?;
+        let cluster = &encrypted.cluster;
+        cluster.sql("postgres", "CREATE TABLE t AS SELECT generate_series(1, 100000) AS a").await?;
+        let spec = tcp_spec(cluster, "user=alice password=sesame sslmode=require")?;
+        let mut client = ReplicationClient::connect(&spec).await?;
+        let identity = client.identify_system().await?;
+        let from = SegmentSize::DEFAULT.floor(identity.flushed);
+        let start = StreamStart { slot: None, from, timeline: identity.timeline };
+        let mut stream = client.start(&start).await?;
+        let mut received = Vec::new();
+        while from.advance(received.len() as u64) < identity.flushed {
+            if let StreamEvent::Data { bytes, .. } = stream.next().await? {
+                received.extend_from_slice(&bytes);
+            }
+        }
+        let segment = SegmentSize::DEFAULT.segment_of(from);
+        let name = SegmentName::new(identity.timeline, segment, SegmentSize::DEFAULT);
+        let file = std::fs::read(cluster.data_directory().join(format!("pg_wal/{name}")))?;
+        assert!(file.starts_with(&received), "{name} differs");
         Ok(())
     }
 

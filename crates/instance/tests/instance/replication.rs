@@ -1,8 +1,10 @@
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use everpoint_instance::{
-    ReplicationClient, ReplicationError, StreamEvent, WalStream, connect_sql,
+    ReplicationClient, ReplicationError, StreamEvent, WalMode, WalStream, check,
+    check::CheckName,
+    connect_sql,
     replication::{DropActive, ReceiverStatus, ReplyWanted, SlotLifetime, SlotName, StreamStart},
     wal_control,
 };
@@ -71,6 +73,19 @@ impl Received {
         assert_eq!(received.len(), file.len(), "{name}");
         assert!(received == file, "{name} differs");
         Ok(())
+    }
+}
+
+/// Streams until something goes wrong.
+async fn first_error(client: ReplicationClient, start: &StreamStart) -> ReplicationError {
+    let mut stream = match client.start(start).await {
+        Ok(stream) => stream,
+        Err(error) => return error,
+    };
+    loop {
+        if let Err(error) = stream.next().await {
+            return error;
+        }
     }
 }
 
@@ -192,18 +207,73 @@ on_every_version! {
         }
         let from = SegmentSize::DEFAULT.floor(identity.flushed);
         let start = StreamStart { slot: None, from, timeline: identity.timeline };
-        let error = match replication.start(&start).await {
-            Err(error) => error,
-            Ok(mut stream) => loop {
-                if let Err(error) = stream.next().await {
-                    break error;
-                }
-            },
-        };
+        let error = first_error(replication, &start).await;
         assert!(
             matches!(error, ReplicationError::WalRemoved { from: gone, .. } if gone == from),
             "{error}"
         );
+        Ok(())
+    }
+
+    async fn slot_that_lost_its_wal_is_told_from_one_that_is_missing(server: Server) -> Result<()> {
+        let cluster = Cluster::builder(server.major())
+            .setting("max_slot_wal_keep_size = 1MB")
+            .start()
+            .await?;
+        let spec = spec(&cluster)?;
+        let mut replication = ReplicationClient::connect(&spec).await?;
+        let position = replication.create_slot(&slot(), SlotLifetime::Persistent).await?;
+        let client = connect_sql(&spec, "postgres").await?;
+        for _ in 0..4 {
+            client.batch_execute("CREATE TABLE public.t (); DROP TABLE public.t").await?;
+            wal_control::switch_wal(&client).await?;
+            client.batch_execute("CHECKPOINT").await?;
+        }
+        let report = check(&spec, None, &WalMode::Slot(slot())).await;
+        let failed: Vec<_> = report.failed().map(|check| check.name).collect();
+        assert_eq!(failed, [CheckName::ReplicationSlot], "{report}");
+        let start = StreamStart {
+            slot: Some(slot()),
+            from: position.restart_lsn.context("nothing reserved")?,
+            timeline: position.timeline.context("no timeline")?,
+        };
+        // Only 18 refuses such a slot; the others accept it and then miss its WAL.
+        let error = first_error(replication, &start).await;
+        match server.major() {
+            15..=17 => assert!(matches!(error, ReplicationError::WalRemoved { .. }), "{error}"),
+            _ => assert!(matches!(error, ReplicationError::SlotUnusable { .. }), "{error}"),
+        }
+        assert!(!error.is_transient());
+        Ok(())
+    }
+
+    async fn dropped_waits_lose_no_event(server: Server) -> Result<()> {
+        let cluster = Cluster::builder(server.major()).setting("wal_keep_size = 1GB").start().await?;
+        let spec = spec(&cluster)?;
+        let mut replication = ReplicationClient::connect(&spec).await?;
+        let identity = replication.identify_system().await?;
+        let from = SegmentSize::DEFAULT.floor(identity.flushed);
+        cluster
+            .sql("postgres", "CREATE TABLE t AS SELECT g, md5(g::text) FROM generate_series(1, 200000) g")
+            .await?;
+        let client = connect_sql(&spec, "postgres").await?;
+        let end = SegmentSize::DEFAULT.ceil(wal_control::switch_wal(&client).await?);
+        let start = StreamStart { slot: None, from, timeline: identity.timeline };
+        let mut stream = replication.start(&start).await?;
+        let mut received = Received::default();
+        while received.end < end {
+            let next = tokio::time::timeout(Duration::from_micros(50), stream.next());
+            if let Ok(event) = next.await
+                && let StreamEvent::Data { start, bytes, .. } = event?
+            {
+                assert!(received.end == Lsn::INVALID || start == received.end, "a gap");
+                received.end = start.advance(bytes.len() as u64);
+                received.bytes.insert(start, bytes.to_vec());
+            }
+        }
+        for segment in SegmentSize::DEFAULT.segment_of(from)..SegmentSize::DEFAULT.segment_of(end) {
+            received.compare(&cluster.data_directory().join("pg_wal"), segment, identity.timeline)?;
+        }
         Ok(())
     }
 

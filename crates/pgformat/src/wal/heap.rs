@@ -7,6 +7,7 @@ use super::{
     database::Oids,
     payload::{Context, PayloadError},
     record::Record,
+    resource_manager::ResourceManager,
 };
 
 const INSERT: u8 = 0x00;
@@ -125,6 +126,12 @@ impl<'a> HeapRecord<'a> {
             _ => Self::Other,
         })
     }
+}
+
+/// Whether a record overwrites a row where it lies ([`HeapRecord::InPlace`]).
+#[inline]
+pub fn is_overwrite(record: &Record<'_>) -> bool {
+    record.resource_manager() == ResourceManager::HEAP && record.info() & KIND_MASK == INPLACE
 }
 
 fn row(context: Context, reader: &mut Reader<'_>) -> Result<LinePointer, PayloadError> {

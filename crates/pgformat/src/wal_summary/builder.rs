@@ -5,7 +5,7 @@ use crate::{
     relation::Fork,
     wal::{
         database::{DatabaseDirectory, DatabaseRecord},
-        heap::HeapRecord,
+        heap::{self, HeapRecord},
         payload::PayloadError,
         record::Record,
         relation_map::RelationMapUpdate,
@@ -68,6 +68,9 @@ impl SummaryBuilder {
 
     /// Begins at a record boundary. `pg_database` lies in this file of `global/` there: see
     /// [`WalSummary::database_catalog`] of the summary before, or the `pg_filenode.map` of that directory.
+    ///
+    /// If it lies elsewhere, names of databases stay unknown up to the first mark or freeze of a row, which
+    /// tells the file. Drops are found in any case.
     pub fn with_database_catalog(
         version: MajorVersion,
         timeline: TimelineId,
@@ -83,7 +86,7 @@ impl SummaryBuilder {
         }
     }
 
-    /// The summary so far.
+    /// The summary so far, but for [`WalSummary::database_catalog`].
     pub fn summary(&self) -> &WalSummary {
         &self.summary
     }
@@ -100,11 +103,12 @@ impl SummaryBuilder {
 
     /// Gives the summary away. The next one begins where it ends.
     pub fn cut(&mut self) -> WalSummary {
+        self.summary.database_catalog = self.rows.relfilenode();
         let next = WalSummary::empty(
             self.version,
             self.summary.timeline,
             self.summary.end,
-            self.rows.relfilenode(),
+            self.summary.database_catalog,
         );
         self.unassigned.clear();
         std::mem::replace(&mut self.summary, next)
@@ -138,6 +142,10 @@ impl SummaryBuilder {
                 self.summary.changes.mark(id, block.block);
             }
         }
+        if heap::is_overwrite(record) {
+            self.rows.overwritten(record);
+            concerns_catalog = true;
+        }
         if concerns_catalog {
             self.catalog_record(record)?;
         }
@@ -155,7 +163,6 @@ impl SummaryBuilder {
                     && update.directory.database.get() == 0
                 {
                     self.rows.map_changed(&update.map);
-                    self.summary.database_catalog = self.rows.relfilenode();
                 }
             }
             manager if manager.is_custom() => {

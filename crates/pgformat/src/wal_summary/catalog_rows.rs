@@ -148,12 +148,26 @@ impl CatalogRows {
 
     /// Takes note of the shared catalogs' new map.
     pub(super) fn map_changed(&mut self, map: &RelationMap<'_>) {
-        if let Some(relfilenode) = map.relfilenode(DATABASE_CATALOG)
-            && relfilenode != self.relfilenode
-        {
+        if let Some(relfilenode) = map.relfilenode(DATABASE_CATALOG) {
+            self.catalog_is(relfilenode);
+        }
+    }
+
+    fn catalog_is(&mut self, relfilenode: Oid) {
+        if relfilenode != self.relfilenode {
             self.relfilenode = relfilenode;
             self.candidates.clear();
             self.forget(|place| place.relfilenode != relfilenode);
+        }
+    }
+
+    /// Learns the catalog's file from an overwrite: of all shared catalogs only rows of `pg_database` are
+    /// overwritten where they lie.
+    pub(super) fn overwritten(&mut self, record: &Record<'_>) {
+        if let Some(block) = record.block(0)
+            && block.relation.tablespace == GLOBAL_TABLESPACE
+        {
+            self.catalog_is(block.relation.relfilenode);
         }
     }
 

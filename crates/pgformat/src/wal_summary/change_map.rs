@@ -43,12 +43,25 @@ pub struct ForkId {
 }
 
 /// Which blocks of which forks changed.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ChangeMap {
     forks: QuickMap<ForkId, ForkChanges>,
     directories: BTreeSet<DatabaseDirectory>,
     everything: Option<EverythingChanged>,
     memory: usize,
+    max_memory: usize,
+}
+
+impl Default for ChangeMap {
+    fn default() -> Self {
+        Self {
+            forks: QuickMap::default(),
+            directories: BTreeSet::new(),
+            everything: None,
+            memory: 0,
+            max_memory: usize::try_from(MAX_CHANGE_MAP_MEMORY.get()).unwrap_or(usize::MAX),
+        }
+    }
 }
 
 /// Why the map cannot tell what did not change.
@@ -164,7 +177,7 @@ impl ChangeMap {
     pub fn mark(&mut self, id: ForkId, block: BlockNumber) {
         if let Some(changes) = self.forks.get_mut(&id) {
             self.memory += changes.blocks.insert(block);
-            if self.memory > max_memory() {
+            if self.memory > self.max_memory {
                 self.keep_within_memory();
             }
         } else if !self.is_whole(id.relation) && self.everything.is_none() {
@@ -190,7 +203,8 @@ impl ChangeMap {
 
     /// Takes note that a fork was cut to `limit` blocks; to 0 when it was created or dropped.
     pub fn cut(&mut self, id: ForkId, limit: BlockNumber) {
-        if self.is_whole(id.relation) || self.everything.is_some() {
+        let is_told_otherwise = self.is_whole(id.relation) || self.everything.is_some();
+        if is_told_otherwise || id.fork == Fork::FreeSpaceMap {
             return;
         }
         let changes = self.entry(id);
@@ -217,6 +231,7 @@ impl ChangeMap {
     pub fn everything_changed(&mut self, why: EverythingChanged) {
         *self = Self {
             everything: Some(self.everything.unwrap_or(why)),
+            max_memory: self.max_memory,
             ..Self::default()
         };
     }
@@ -346,12 +361,103 @@ impl ChangeMap {
 
     #[cold]
     fn keep_within_memory(&mut self) {
-        if self.memory > max_memory() {
+        if self.memory > self.max_memory {
             self.everything_changed(EverythingChanged::TooManyChanges);
         }
     }
 }
 
-fn max_memory() -> usize {
-    usize::try_from(MAX_CHANGE_MAP_MEMORY.get()).unwrap_or(usize::MAX)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(max_memory: usize) -> ChangeMap {
+        ChangeMap {
+            max_memory,
+            ..ChangeMap::default()
+        }
+    }
+
+    fn id(relfilenode: u32) -> ForkId {
+        let relation = RelationId {
+            tablespace: 1663.into(),
+            database: 5.into(),
+            relfilenode: relfilenode.into(),
+        };
+        ForkId {
+            relation,
+            fork: Fork::Main,
+        }
+    }
+
+    fn block(number: u32) -> BlockNumber {
+        BlockNumber::new(number)
+    }
+
+    #[test]
+    fn map_that_would_grow_too_large_says_that_everything_changed() {
+        let run = BlockRun {
+            start: block(0),
+            count: 1 << 20,
+        };
+        let ways: [fn(&mut ChangeMap, BlockRun); 4] = [
+            |map, _| (0..1000).for_each(|number| map.mark(id(number), block(0))),
+            |map, _| (0..100_000).for_each(|number| map.mark(id(1), block(number * 100))),
+            |map, _| (0..1000).for_each(|number| map.cut(id(number), block(0))),
+            |map, run| map.mark_run(id(1), run),
+        ];
+        for way in ways {
+            let mut small = map(20_000);
+            way(&mut small, run);
+            assert_eq!(small.everything(), Some(EverythingChanged::TooManyChanges));
+            assert_eq!((small.forks().len(), small.memory().get()), (0, 0));
+            let mut large = map(usize::MAX);
+            way(&mut large, run);
+            assert_eq!(large.everything(), None);
+            assert!(large.memory().get() > 20_000);
+            // What is added later does not make it grow again, nor does a merge.
+            small.mark(id(7), block(7));
+            small.absorb(&large);
+            assert_eq!(small.forks().len(), 0);
+            let verdict = small.fork(id(99_999).relation, Fork::Main);
+            assert_eq!(verdict, ForkVerdict::Whole);
+            let mut merged = map(20_000);
+            merged.absorb(&large);
+            assert_eq!(merged.everything(), Some(EverythingChanged::TooManyChanges));
+        }
+    }
+
+    #[test]
+    fn memory_is_reckoned_the_same_however_a_map_came_about() {
+        let mut map = ChangeMap::default();
+        for number in 0..3000 {
+            map.mark(id(number % 7), block(number * 31));
+        }
+        map.cut(id(3), block(5000));
+        map.cut(id(8), block(0));
+        map.mark_run(
+            id(1),
+            BlockRun {
+                start: block(50),
+                count: 90_000,
+            },
+        );
+        let reckoned = map.memory();
+        map.count_memory();
+        assert_eq!(map.memory(), reckoned);
+        let mut merged = ChangeMap::default();
+        merged.absorb(&map);
+        assert_eq!((merged.memory(), &merged), (reckoned, &map));
+    }
+
+    #[test]
+    fn free_space_maps_are_never_listed() {
+        let mut map = ChangeMap::default();
+        let fsm = ForkId {
+            fork: Fork::FreeSpaceMap,
+            ..id(1)
+        };
+        map.cut(fsm, block(0));
+        assert_eq!(map.forks().len(), 0);
+    }
 }

@@ -133,7 +133,8 @@ impl DatabaseEvents {
     /// The databases that were dropped, in the order in which their drops were completed or, failing that,
     /// begun.
     ///
-    /// A drop whose beginning lies in earlier log is not among them: merge that log's events first.
+    /// A drop that began in earlier log shows as [`DropSign::RowDeleted`] or not at all: merge that log's
+    /// events first.
     pub fn dropped(&self) -> Vec<DroppedDatabase> {
         let mut dropped = Vec::new();
         let mut begun: Vec<DroppedDatabase> = Vec::new();

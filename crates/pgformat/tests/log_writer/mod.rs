@@ -169,3 +169,91 @@ pub(crate) fn main_data(bytes: &[u8]) -> Vec<u8> {
     data.extend(bytes);
     data
 }
+
+/// A block reference as it is written.
+#[derive(Clone, Debug)]
+pub(crate) struct Block {
+    pub(crate) id: u8,
+    pub(crate) fork: u8,
+    /// Tablespace, database, relfilenode; `None` for the same as before.
+    pub(crate) relation: Option<[u32; 3]>,
+    pub(crate) number: u32,
+    pub(crate) data: Vec<u8>,
+    /// The whole page, without a hole.
+    pub(crate) image: Option<Vec<u8>>,
+}
+
+impl Block {
+    pub(crate) fn new(relation: [u32; 3], number: u32) -> Self {
+        Self {
+            id: 0,
+            fork: 0,
+            relation: Some(relation),
+            number,
+            data: Vec::new(),
+            image: None,
+        }
+    }
+
+    pub(crate) fn with_data(mut self, data: &[u8]) -> Self {
+        self.data = data.to_vec();
+        self
+    }
+
+    pub(crate) fn with_image(mut self, page: &[u8]) -> Self {
+        self.image = Some(page.to_vec());
+        self
+    }
+
+    pub(crate) fn of_fork(mut self, fork: u8) -> Self {
+        self.fork = fork;
+        self
+    }
+
+    pub(crate) fn numbered(mut self, id: u8) -> Self {
+        self.id = id;
+        self
+    }
+}
+
+/// What stands behind the header of a record with blocks and main data.
+pub(crate) fn body(blocks: &[Block], main: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for block in blocks {
+        let mut flags = block.fork;
+        if block.image.is_some() {
+            flags |= 0x10;
+        }
+        if !block.data.is_empty() {
+            flags |= 0x20;
+        }
+        if block.relation.is_none() {
+            flags |= 0x80;
+        }
+        body.extend([block.id, flags]);
+        body.extend((block.data.len() as u16).to_le_bytes());
+        if let Some(image) = &block.image {
+            body.extend((image.len() as u16).to_le_bytes());
+            // No hole; the image is applied.
+            body.extend([0, 0, 2]);
+        }
+        for oid in block.relation.iter().flatten() {
+            body.extend(oid.to_le_bytes());
+        }
+        body.extend(block.number.to_le_bytes());
+    }
+    let mut main = main_data(main);
+    let header_len = match main.first() {
+        None => 0,
+        Some(255) => 2,
+        Some(_) => 5,
+    };
+    let payload = main.split_off(header_len);
+    body.extend(main);
+    for block in blocks {
+        body.extend(block.image.iter().flatten());
+        body.extend(&block.data);
+    }
+    body.extend(payload);
+    body
+}

@@ -1,5 +1,7 @@
 //! What a running server says about itself.
 
+mod settings;
+
 use std::collections::HashMap;
 
 use everpoint_pgformat::{
@@ -9,32 +11,10 @@ use everpoint_pgformat::{
 use jiff::Timestamp;
 use tokio_postgres::{Client, Row, types::PgLsn};
 
+use self::settings::{SETTINGS, Settings};
 use crate::connect::QueryError;
 
 const WHAT: &str = "read the server's settings and catalogs";
-
-/// Settings that are read by name.
-const SETTINGS: [&str; 17] = [
-    "server_version_num",
-    "port",
-    "data_directory",
-    "wal_level",
-    "wal_segment_size",
-    "block_size",
-    "wal_block_size",
-    "data_checksums",
-    "max_replication_slots",
-    "max_wal_senders",
-    "max_slot_wal_keep_size",
-    "wal_keep_size",
-    "wal_sender_timeout",
-    "full_page_writes",
-    "archive_mode",
-    "archive_command",
-    "summarize_wal",
-];
-/// Those of them that not every version has.
-const OPTIONAL_SETTINGS: [&str; 1] = ["summarize_wal"];
 
 /// The timeline of a server in recovery is the newest that it has replayed or receives; only
 /// `IDENTIFY_SYSTEM` knows better.
@@ -360,57 +340,4 @@ fn get<'a, T: tokio_postgres::types::FromSql<'a>>(
 fn count(row: &Row, column: &str) -> Result<u32, FactsError> {
     let number: i64 = get(row, column)?;
     u32::try_from(number).map_err(|error| QueryError::answer(WHAT, error).into())
-}
-
-/// Settings by name, and whose eyes they were seen with.
-struct Settings {
-    role: String,
-    values: HashMap<String, String>,
-}
-
-impl Settings {
-    fn text(&self, name: &'static str) -> Result<&str, FactsError> {
-        match self.values.get(name) {
-            Some(value) => Ok(value),
-            None if OPTIONAL_SETTINGS.contains(&name) => Ok(""),
-            None => Err(FactsError::HiddenSetting {
-                setting: name,
-                role: self.role.clone(),
-            }),
-        }
-    }
-
-    fn number<T: std::str::FromStr>(&self, name: &'static str) -> Result<T, FactsError> {
-        let text = self.text(name)?;
-        text.parse().map_err(|_| unknown(name, text))
-    }
-
-    fn on(&self, name: &'static str) -> Result<bool, FactsError> {
-        match self.text(name)? {
-            "on" => Ok(true),
-            "off" | "" => Ok(false),
-            other => Err(unknown(name, other)),
-        }
-    }
-
-    fn one_of<T: Copy>(&self, name: &'static str, table: &[(&str, T)]) -> Result<T, FactsError> {
-        let text = self.text(name)?;
-        table
-            .iter()
-            .find(|(value, _)| *value == text)
-            .map(|(_, meaning)| *meaning)
-            .ok_or_else(|| unknown(name, text))
-    }
-
-    fn segment_size(&self) -> Result<SegmentSize, FactsError> {
-        let bytes: u32 = self.number("wal_segment_size")?;
-        SegmentSize::try_from(bytes).map_err(|_| unknown("wal_segment_size", &bytes.to_string()))
-    }
-}
-
-fn unknown(setting: &'static str, value: &str) -> FactsError {
-    FactsError::UnknownValue {
-        setting,
-        value: value.to_owned(),
-    }
 }
