@@ -16,7 +16,7 @@ use std::{
 
 use everpoint_instance::{
     BackupMode, BackupModeError, CheckpointMode, ConnectError, ConnectionSpec, FactsError,
-    QueryError, ServerFacts, connect_sql,
+    QueryError, ReplicationClient, ServerFacts, connect_sql,
     data_directory::{Listing, ReadControlError, ScanError, control_file, scan},
     lock::{InstanceLock, LockError, LockKind},
     notifications::notify,
@@ -193,6 +193,14 @@ pub enum BackupError {
         /// What to do.
         hint: &'static str,
     },
+    /// The log will not come.
+    #[error(
+        "the log from {from}, which this backup needs, was lost before it was stored. Take the backup again; a larger max_slot_wal_keep_size makes room for it"
+    )]
+    LogLost {
+        /// From here on.
+        from: Lsn,
+    },
     /// The log cannot be received.
     #[error(transparent)]
     Receive(#[from] ReceiveError),
@@ -248,6 +256,7 @@ pub async fn run(
             }
         }
     }
+    keep_log(plan).await?;
     let base = choose_base(plan, &backups, &facts, repository, listener).await?;
     let kind = match (&base, plan.kind) {
         (Some(base), RequestedKind::Differential) => BackupKind::Differential {
@@ -274,6 +283,25 @@ pub async fn run(
     }
     drop(lock);
     outcome
+}
+
+/// Sees to it that the server keeps the log of the backup until it is received.
+async fn keep_log(plan: &BackupPlan) -> Result<(), BackupError> {
+    if let WalSupply::Stream { slot } = &plan.record.wal {
+        let mut client = ReplicationClient::connect(&plan.connection)
+            .await
+            .map_err(ReceiveError::from)?;
+        receive::ensure_slot(&mut client, &slot_name(slot)?)
+            .await
+            .map_err(ReceiveError::from)?;
+    }
+    Ok(())
+}
+
+fn slot_name(slot: &str) -> Result<SlotName, BackupError> {
+    slot.parse().map_err(|_| BackupError::SlotName {
+        slot: slot.to_owned(),
+    })
 }
 
 /// Stores the history of the server's timeline: without it nothing on that timeline can be restored, and a
@@ -659,6 +687,10 @@ async fn wait_for_log(
         if progress.is_cancelled() {
             return Err(CopyError::Cancelled.into());
         }
+        let gaps = repository.gaps(&plan.instance).await?;
+        if gaps.iter().any(|gap| gap.from <= from && from < gap.to) {
+            return Err(BackupError::LogLost { from });
+        }
         if begun.elapsed() >= plan.log_wait {
             let hint = match plan.record.wal {
                 WalSupply::Push => "Look at the server's log for errors of archive_command",
@@ -700,9 +732,7 @@ async fn receive_until(
     slot: &str,
     until: Lsn,
 ) -> Result<(), BackupError> {
-    let slot: SlotName = slot.parse().map_err(|_| BackupError::SlotName {
-        slot: slot.to_owned(),
-    })?;
+    let slot = slot_name(slot)?;
     let receive_plan = ReceivePlan {
         instance: plan.instance.clone(),
         record: plan.record.clone(),
