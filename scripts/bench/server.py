@@ -22,7 +22,8 @@ class Account:
         self.options = {}
         self.uid, self.gid = os.getuid(), os.getgid()
         if self.uid == 0:
-            user = next((u for u in pwd.getpwall() if u.pw_name in ("postgres", "nobody")), None)
+            users = {user.pw_name: user for user in pwd.getpwall()}
+            user = users.get("postgres") or users.get("nobody")
             if user is None:
                 raise SystemExit("bench: run by root it needs a user `postgres` or `nobody` to run servers as")
             self.uid, self.gid = user.pw_uid, user.pw_gid
@@ -43,12 +44,7 @@ class Account:
 
 def programs():
     """The directory of PostgreSQL's programs."""
-    cache = os.environ.get("servers", "")  # as scripts/places.sh says
-    places = [os.environ.get(f"EVERPOINT_PG{MAJOR}_BIN"), f"/usr/lib/postgresql/{MAJOR}/bin", f"{cache}/{MAJOR}/bin"]
-    for place in filter(None, places):
-        if Path(place, "postgres").exists():
-            return Path(place)
-    raise SystemExit(f"bench: no PostgreSQL {MAJOR}. Run `make setup`")
+    return Path(os.environ[f"EVERPOINT_PG{MAJOR}_BIN"])
 
 
 class Server:
@@ -108,6 +104,10 @@ class Server:
         command = ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", database, "-f", "-"]
         errors = subprocess.DEVNULL if quiet else None
         return self.run(*command, input=text, stdout=subprocess.PIPE, stderr=errors).stdout.strip()
+
+    def switch_log(self):
+        """Ends the segment of log. Returns the position and the segment's name."""
+        return self.sql("SELECT lsn, pg_walfile_name(lsn) FROM pg_switch_wal() lsn").split("|")
 
     def settle(self):
         """Leaves the server with nothing to write."""

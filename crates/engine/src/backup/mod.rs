@@ -7,6 +7,7 @@ pub mod work;
 
 use std::{
     collections::BTreeSet,
+    fs::Metadata,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -34,7 +35,7 @@ use everpoint_repository::{
     manifest::{ManifestReader, ManifestWriter},
     object::{ObjectBuilder, ObjectKind, ObjectSink},
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::{
     sync::watch,
     time::{Instant, sleep},
@@ -57,8 +58,8 @@ pub const DEFAULT_LOG_WAIT: Duration = Duration::from_secs(600);
 const LOG_POLL: Duration = Duration::from_millis(200);
 /// How often a running receiver is asked for a log backup.
 const CUT_REQUEST_INTERVAL: Duration = Duration::from_secs(1);
-/// Databases made up to so long before the base are compared in vain: file times are coarse.
-const CLOCK_LEEWAY_S: i64 = 1;
+/// Databases made up to so long before the base are compared in vain: file times lag behind the clock.
+const FILE_TIME_LAG: SignedDuration = SignedDuration::from_millis(50);
 
 /// What to back up and how.
 #[derive(Clone, Debug)]
@@ -624,14 +625,18 @@ fn databases_made_since(
     listing: &Listing,
     base_began: Timestamp,
 ) -> BTreeSet<Oid> {
-    let begun = base_began.as_second() - CLOCK_LEEWAY_S;
+    let begun = base_began - FILE_TIME_LAG;
+    let changed_at = |file: &Metadata| {
+        let nanoseconds = i32::try_from(file.ctime_nsec()).unwrap_or_default();
+        Timestamp::new(file.ctime(), nanoseconds).unwrap_or(Timestamp::MAX)
+    };
     let mut databases = BTreeSet::new();
     for found in listing.files() {
         let path = found.path();
         if let DataPath::Database { database, .. } = DataPath::classify(&path, version)
             && path.ends_with("/PG_VERSION")
             // It is written once, and its time of change cannot be set back.
-            && std::fs::metadata(root.join(&path)).is_ok_and(|file| file.ctime() >= begun)
+            && std::fs::metadata(root.join(&path)).is_ok_and(|file| changed_at(&file) >= begun)
         {
             databases.insert(database);
         }

@@ -1,0 +1,170 @@
+"""Measures Everpoint beside pgBackRest and pg_basebackup, interleaved, on the same cluster."""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cluster
+import report
+from measure import Bench, directory_size, files
+from server import Account, Server, programs
+from tools import Everpoint, PgBackRest, PgBasebackup, archive_command
+
+SETTINGS = {
+    "autovacuum": "off", "checkpoint_timeout": "1h", "max_wal_size": "8GB", "shared_buffers": "256MB",
+    "archive_mode": "on", "archive_timeout": "0", "max_wal_senders": "10", "wal_level": "replica",
+}
+FREE_BYTES = 30 << 30
+# ext4 does not use the inodes of deleted files again for this long, and looks for others slowly meanwhile.
+INODE_SECONDS = 40
+STEPS = ("full", "again", "restore", "differential")
+TOOLS = {tool.name: tool for tool in (Everpoint, PgBackRest, PgBasebackup)}
+
+
+def say(text):
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def arguments():
+    def several(known):
+        def parse(text):
+            chosen = text.split(",")
+            if not set(chosen) <= set(known):
+                raise argparse.ArgumentTypeError(f"choose of {', '.join(known)}")
+            return chosen
+        return parse
+
+    parser = argparse.ArgumentParser(prog="scripts/bench.sh", description=__doc__)
+    parser.add_argument("--runs", type=int, default=int(os.environ.get("BENCH_RUNS", "5")))
+    parser.add_argument("--jobs", type=int, default=int(os.environ.get("BENCH_JOBS", "2")))
+    parser.add_argument("--cache", choices=("warm", "cold"), default=os.environ.get("BENCH_CACHE", "warm"),
+                        help="read what will be read before each run, or drop caches (as root)")
+    parser.add_argument("--tools", type=several(TOOLS), default=list(TOOLS), help=",".join(TOOLS))
+    parser.add_argument("--steps", type=several(STEPS), default=list(STEPS), help=",".join(STEPS))
+    parser.add_argument("--output", type=Path, default=Path("target/bench/results.md"))
+    chosen = parser.parse_args()
+    if chosen.cache == "cold" and os.getuid() != 0:
+        parser.error("only root can drop caches")
+    return chosen
+
+
+class Rounds:
+    def __init__(self, chosen, bench, root):
+        self.chosen, self.bench, self.root = chosen, bench, root
+        self.tools = [TOOLS[name](bench, root, chosen.jobs) for name in chosen.tools]
+        self.incremental = [tool for tool in self.tools if hasattr(tool, "restore")]
+        self.results, self.changed = {}, {}
+
+    def note(self, step, tool, took):
+        self.results.setdefault(step, {}).setdefault(tool.name, []).append(took.as_dict())
+        say(f"  {step}, {tool.name}: {took.seconds:.1f} s, processor {took.cpu_seconds + took.server_cpu_seconds:.1f} s, "
+            f"{took.memory_bytes / 1e6:.0f} MB, stored {took.stored_bytes / 1e6:.0f} MB, others {took.other_cpu_seconds:.1f} s")
+
+    def turn(self, tools, number):
+        """The tools, another one first in each round."""
+        first = number % len(tools)
+        return tools[first:] + tools[:first]
+
+    def round(self, number):
+        say(f"round {number + 1} of {self.chosen.runs}")
+        self.clean()
+        for tool in self.turn(self.tools, number):
+            tool.prepare()
+            self.note("full", tool, tool.full())
+        if "again" in self.chosen.steps:
+            for tool in (tool for tool in self.tools if tool.name == Everpoint.name):
+                self.note("full again", tool, tool.full())
+        if "restore" in self.chosen.steps:
+            for tool in self.turn(self.incremental, number):
+                target = self.root / f"restored-{tool.name}"
+                self.note("restore", tool, tool.restore(target))
+                if number == 0 and tool.name == Everpoint.name:
+                    self.check(target)
+        if "differential" in self.chosen.steps:
+            pages = directory_size(self.bench.server.data / "base") // 8192
+            for percent in (1, 10):
+                self.differential(f"differential {percent} %", pages * percent // 100, number)
+
+    def differential(self, step, pages, number):
+        for tool in self.incremental:
+            tool.begin_log()
+        changed = cluster.change(self.bench.server, pages)
+        self.bench.server.sql("CHECKPOINT")
+        end = self.bench.server.switch_log()
+        for tool in self.incremental:
+            tool.end_log(*end)
+        self.changed.setdefault(step, []).append(changed)
+        for tool in self.turn(self.incremental, number):
+            self.note(step, tool, tool.differential())
+
+    def clean(self):
+        """Removes what the last round made."""
+        left = [self.root / f"restored-{name}" for name in TOOLS] + [tool.repository for tool in self.tools]
+        left = [path for path in left if path.exists()]
+        for path in left:
+            shutil.rmtree(path)
+        if left:
+            time.sleep(INODE_SECONDS)
+
+    def check(self, restored):
+        """A backup that cannot be restored has no speed: the restored cluster must hold what the first does."""
+        wanted = contents(self.bench.server)
+        with Server(self.bench.account, restored, self.root / "socket-restored", {"autovacuum": "off"}) as server:
+            found = contents(server)
+        if wanted != found:
+            raise SystemExit(f"bench: the restored cluster holds {found}, not {wanted}")
+        self.bench.run([programs() / "pg_checksums", "--check", "-D", restored])
+        say("  the restored cluster is right")
+
+
+def contents(server):
+    return [server.sql(f"SELECT count(*), sum({column}), sum(hashint8({key}::bigint)) FROM {table}", database)
+            for database, table, key, column in cluster.UPDATED]
+
+
+def main():
+    chosen = arguments()
+    account = Account()
+    root = Path(os.environ.get("EVERPOINT_BENCH_DIR", "/var/tmp/everpoint-bench")).absolute()
+    account.make_directory(root)
+    data = cluster.ensure(account, root, say)
+    if shutil.disk_usage(root).free < FREE_BYTES:
+        raise SystemExit(f"bench: {root} wants {FREE_BYTES >> 30} GiB free; set EVERPOINT_BENCH_DIR")
+    log = root / "commands.log"
+    log.write_bytes(b"")
+    settings = SETTINGS | {"archive_command": archive_command(root)}
+    with Server(account, data, root / "socket", settings) as server:
+        sizes = [size for _, size in files(data / "base")]
+        rounds = Rounds(chosen, Bench(account, server, log, chosen.cache), root)
+        facts = {
+            "machine": report.machine(root), "jobs": chosen.jobs, "cache": chosen.cache,
+            "cluster": {"bytes": sum(sizes), "files": len(sizes)},
+            "versions": [f"{tool.version}" if tool.name != "everpoint" else f"{tool.version} ({report.commit()})"
+                         for tool in rounds.tools],
+        }
+        try:
+            for number in range(chosen.runs):
+                rounds.round(number)
+                # After every round, so that a long measurement that is broken off leaves something.
+                facts["changed_pages"] = rounds.changed
+                report.write(chosen.output, facts, rounds.results)
+        finally:
+            stop_slots(server)
+    say(f"results are in {chosen.output} and {chosen.output.with_suffix('.json')}")
+    print(chosen.output.read_text())
+
+
+def stop_slots(server):
+    """No slot may keep log between measurements."""
+    try:
+        server.sql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active")
+    except subprocess.CalledProcessError:
+        pass
+
+
+if __name__ == "__main__":
+    main()

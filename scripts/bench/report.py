@@ -1,0 +1,94 @@
+"""The results as Markdown and JSON."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+from pathlib import Path
+
+STEPS = {
+    "full": "full backup, to an empty repository",
+    "full again": "full backup, nothing changed since the last",
+    "restore": "restore of the full backup, to an empty directory",
+    "differential 1 %": "differential, about 1 % of the pages changed",
+    "differential 10 %": "differential, about 11 % of the pages changed",
+}
+
+
+def machine(root):
+    cpu = next((line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
+                if line.startswith("model name")), platform.processor())
+    pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    kind = subprocess.run(["stat", "-f", "-c", "%T", root], text=True, stdout=subprocess.PIPE, check=True)
+    return {
+        "processor": cpu, "processors": os.cpu_count(), "memory_bytes": pages * page, "kernel": platform.release(),
+        "file_system": kind.stdout.strip(),
+    }
+
+
+def commit():
+    command = ["git", "describe", "--always", "--dirty"]
+    found = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
+    return found.stdout.strip()
+
+
+def median(values, field):
+    return statistics.median(value[field] for value in values)
+
+
+def write(path, facts, results):
+    """`results`: step, then tool, then what each run took."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(markdown(facts, results))
+    path.with_suffix(".json").write_text(json.dumps({"facts": facts, "results": results}, indent=1) + "\n")
+
+
+def markdown(facts, results):
+    at, cluster = facts["machine"], facts["cluster"]
+    lines = [
+        "# Measured", "",
+        f"{at['processors']} × {at['processor']}, {at['memory_bytes'] / 1e9:.0f} GB of memory, {at['file_system']}, Linux "
+        f"{at['kernel']}. " + "; ".join(facts["versions"]) + ".", "",
+        f"Cluster: {cluster['bytes'] / 1e9:.2f} GB in {cluster['files']} files. {facts['jobs']} threads or processes each, "
+        f"caches {facts['cache']}, runs interleaved; medians, every value in brackets. Processor time is user and system "
+        "time of the tool and of the server. Memory is the tool's, at its highest. `others` is what the rest of the machine "
+        "did meanwhile, a tenth of a run and more makes its time doubtful.", "",
+        "| step | tool | seconds | processor s | of it server | memory | stored | others, s |", "|---|---|---|---|---|---|---|---|",
+    ]
+    for step, tools in results.items():
+        for tool, values in tools.items():
+            cpu = [value["cpu_seconds"] + value["server_cpu_seconds"] for value in values]
+            stored = median(values, "stored_bytes")
+            lines.append(
+                f"| {STEPS[step]} | {tool} | **{median(values, 'seconds'):.1f}** ({each(values, 'seconds')}) "
+                f"| **{statistics.median(cpu):.1f}** ({' '.join(f'{value:.1f}' for value in cpu)}) "
+                f"| {median(values, 'server_cpu_seconds'):.1f} | {median(values, 'memory_bytes') / 1e6:.0f} MB "
+                f"| {f'{stored / 1e6:.0f} MB' if stored else ''} | {each(values, 'other_cpu_seconds')} |")
+    lines += ["", "Everpoint beside the others (less than 1 is better):", "",
+              "| step | beside | time | processor time | memory | stored |", "|---|---|---|---|---|---|"]
+    for step, tools in results.items():
+        own = tools.get("everpoint")
+        for tool, values in tools.items():
+            if own and tool != "everpoint":
+                lines.append(f"| {STEPS[step]} | {tool} | " + " | ".join(ratios(own, values)) + " |")
+    changed = facts.get("changed_pages")
+    if changed:
+        lines += ["", "Pages changed: " + "; ".join(f"{name}: {' '.join(map(str, counts))}" for name, counts in changed.items())]
+    return "\n".join(lines) + "\n"
+
+
+def each(values, field):
+    return " ".join(f"{value[field]:.1f}" for value in values)
+
+
+def ratios(own, other):
+    def cpu(values):
+        return statistics.median(value["cpu_seconds"] + value["server_cpu_seconds"] for value in values)
+
+    yield f"**{median(own, 'seconds') / median(other, 'seconds'):.2f}**"
+    yield f"{cpu(own) / cpu(other):.2f}"
+    yield f"{median(own, 'memory_bytes') / median(other, 'memory_bytes'):.2f}"
+    stored = median(other, "stored_bytes")
+    yield f"{median(own, 'stored_bytes') / stored:.2f}" if stored else ""

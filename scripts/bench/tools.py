@@ -1,0 +1,163 @@
+"""The tools that are measured: how each is set up, backs up and restores."""
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+from server import PORT, SUPERUSER, programs
+
+LOG_SECONDS = 300  # how long log may take to be stored
+
+
+def version_of(command):
+    return subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, cwd="/").stdout.strip()
+
+
+class Everpoint:
+    name = "everpoint"
+    instance = "bench"
+
+    def __init__(self, bench, root, jobs):
+        self.bench, self.jobs = bench, jobs
+        built = Path(os.environ.get("CARGO_TARGET_DIR", "target")).absolute() / "release" / "everpoint"
+        if not built.exists():
+            raise SystemExit(f"bench: no {built}; build it with `cargo build --release`")
+        # Where it was built may be closed to the account it runs as.
+        self.program = root / "everpoint.bin"
+        shutil.copy(built, self.program)
+        self.program.chmod(0o755)
+        self.version = version_of([self.program, "--version"])
+        self.repository, self.key = root / "everpoint", root / "everpoint.key"
+        self.environment = {"EVERPOINT_REPOSITORY": f"file://{self.repository}", "EVERPOINT_KEY_FILE": str(self.key)}
+        self.receiver = None
+
+    def command(self, *arguments):
+        return [self.program, *arguments]
+
+    def prepare(self):
+        """An empty repository that knows the instance."""
+        self.bench.server.sql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
+        self.key.unlink(missing_ok=True)
+        self.bench.account.make_empty(self.repository)
+        connection = f"host={self.bench.server.sockets} port={PORT} user={SUPERUSER} dbname=postgres"
+        for arguments in (
+                ["init", "--generate-key-file"],
+                ["instance", "add", self.instance, "--connection", connection,
+                 "--data-directory", self.bench.server.data]):
+            self.bench.run(self.command(*arguments), self.environment)
+
+    def backup(self, kind):
+        command = self.command("backup", self.instance, "--type", kind, "--jobs", self.jobs)
+        return self.bench.measure(command, self.environment, [self.bench.server.data], self.repository)
+
+    def full(self):
+        return self.backup("full")
+
+    def differential(self):
+        return self.backup("differential")
+
+    def restore(self, target):
+        command = self.command("restore", "instance", self.instance, "--to", target, "--jobs", self.jobs)
+        return self.bench.measure(command, self.environment, [self.repository])
+
+    def begin_log(self):
+        command = self.command("wal", "receive", self.instance, "--interval", "1s")
+        self.receiver = self.bench.background(command, self.environment)
+
+    def end_log(self, position, _segment):
+        """Waits until log up to here is stored."""
+        sql = self.bench.server.sql
+        wait_for(lambda: sql(f"SELECT restart_lsn >= '{position}' FROM pg_replication_slots") == "t")
+        self.receiver.stop()
+
+
+class PgBackRest:
+    name = "pgbackrest"
+    stanza = "bench"
+
+    def __init__(self, bench, root, jobs):
+        self.bench, self.repository = bench, root / "pgbackrest"
+        self.version = version_of(["pgbackrest", "version"])
+        numbers = tuple(map(int, re.findall(r"\d+", self.version)[:2]))
+        self.archiving = root / "pgbackrest.archiving"
+        self.archiving.unlink(missing_ok=True)
+        self.configuration = root / "pgbackrest.conf"
+        self.options = {
+            "repo1-path": self.repository, "repo1-cipher-type": "aes-256-cbc", "repo1-cipher-pass": "bench" * 8,
+            "repo1-retention-full": 9, "repo1-bundle": "y", "compress-type": "zst", "compress-level": 1,
+            "process-max": jobs, "start-fast": "y", "log-level-console": "warn", "log-level-file": "off",
+            "lock-path": root / "pgbackrest.lock", "spool-path": root / "pgbackrest.spool",
+        }
+        if numbers >= (2, 46):
+            self.options["repo1-block"] = "y"
+        text = ["[global]", *(f"{name}={value}" for name, value in self.options.items()), f"[{self.stanza}]",
+                f"pg1-path={bench.server.data}", f"pg1-socket-path={bench.server.sockets}", f"pg1-port={PORT}",
+                f"pg1-user={SUPERUSER}"]
+        self.configuration.write_text("\n".join(text) + "\n")
+        for place in ("pgbackrest.lock", "pgbackrest.spool"):
+            bench.account.make_directory(root / place)
+
+    def command(self, *arguments):
+        return ["pgbackrest", f"--config={self.configuration}", f"--stanza={self.stanza}", *arguments]
+
+    def prepare(self):
+        self.bench.account.make_empty(self.repository)
+        self.bench.run(self.command("stanza-create"))
+
+    def backup(self, kind):
+        self.archiving.touch()
+        took = self.bench.measure(
+            self.command(f"--type={kind}", "backup"), None, [self.bench.server.data], self.repository)
+        self.archiving.unlink()
+        return took
+
+    def full(self):
+        return self.backup("full")
+
+    def differential(self):
+        return self.backup("diff")
+
+    def restore(self, target):
+        self.bench.account.make_empty(target)
+        return self.bench.measure(self.command(f"--pg1-path={target}", "restore"), None, [self.repository])
+
+    def begin_log(self):
+        self.archiving.touch()
+
+    def end_log(self, _position, segment):
+        sql = self.bench.server.sql
+        wait_for(lambda: sql(f"SELECT last_archived_wal >= '{segment}' FROM pg_stat_archiver") == "t")
+        self.archiving.unlink()
+
+
+def archive_command(root):
+    """Archives while pgBackRest wants it, and throws log away at other times."""
+    push = f"pgbackrest --config={root}/pgbackrest.conf --stanza={PgBackRest.stanza} archive-push %p"
+    return f"test ! -e {root}/pgbackrest.archiving || {push}"
+
+
+class PgBasebackup:
+    name = "pg_basebackup"
+
+    def __init__(self, bench, root, jobs):
+        self.bench, self.jobs, self.repository = bench, jobs, root / "basebackup"
+        self.version = version_of([programs() / "pg_basebackup", "--version"])
+
+    def prepare(self):
+        self.bench.account.make_empty(self.repository)
+
+    def full(self):
+        command = [programs() / "pg_basebackup", "-D", self.repository, "-Ft", "-X", "none", "--checkpoint=fast",
+                   f"--compress=server-zstd:level=1,workers={self.jobs}"]
+        return self.bench.measure(command, None, [self.bench.server.data], self.repository)
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + LOG_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            raise SystemExit("bench: log was not stored in time")
+        time.sleep(0.2)
