@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::{Context, Result};
@@ -36,7 +36,7 @@ on_15_and_18! {
             let before = everpoint.backup_ids()?;
             // Nothing shared, so that there is much to write.
             let backup = everpoint.start(["backup", "main", "--independent", "--jobs", "1"])?;
-            let after = Duration::from_micros(random_below(whole.as_micros() as u64));
+            let after = whole * u32::try_from(random_below(1000))? / 1000;
             tokio::time::sleep(after).await;
             let finished = backup.kill()?;
             if finished.code == 0 {
