@@ -15,7 +15,7 @@ use rustix::process::Signal;
 
 use crate::{
     on_15_and_18,
-    support::{Everpoint, random_below, until},
+    support::{Everpoint, random_below, until, until_let_go},
 };
 
 /// Backups killed in each test of it.
@@ -44,6 +44,7 @@ on_15_and_18! {
             }
             assert_eq!(everpoint.backup_ids()?, before, "killed after {after:?}");
             everpoint.verify()?;
+            until_let_go(&cluster).await?;
             everpoint.back_up()?;
             let ids = everpoint.backup_ids()?;
             assert_eq!(ids.len(), before.len() + 1);
@@ -65,6 +66,7 @@ on_15_and_18! {
         })
         .await?;
         if backup.kill()?.code != 0 {
+            until_let_go(&cluster).await?;
             everpoint.succeed(["backup", "main"])?.says("removed what interrupted backups left");
         }
         everpoint.verify()
@@ -89,12 +91,7 @@ on_15_and_18! {
             }
         }
         // The server knows of no backup any more: it may stop and begin another.
-        let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'everpoint%'";
-        let sql = format!("{sql} AND application_name <> 'everpoint-testkit'");
-        until("the server has let the sessions go", async || {
-            Ok(cluster.value("postgres", &sql).await? == "0")
-        })
-        .await?;
+        until_let_go(&cluster).await?;
         everpoint.back_up()?;
         everpoint.verify()
     }
