@@ -3,12 +3,15 @@
 //!
 //! PostgreSQL keeps advisory locks apart by database. Ours exclude each other over all of them.
 
+use std::time::Duration;
+
 use everpoint_pgformat::wal::crc32c;
 use tokio_postgres::Row;
 
 use crate::connect::{QueryError, SqlClient};
 
 const WHAT: &str = "take an advisory lock";
+const GIVE_UP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Who else holds the lock, granted, in whatever database. Two numbers make `objsubid` 2
 /// (`SET_LOCKTAG_INT32`, `src/backend/utils/adt/lockfuncs.c`).
@@ -210,6 +213,13 @@ impl InstanceLock {
     pub async fn release(self) -> Result<SqlClient, LockError> {
         self.unlock().await?;
         Ok(self.client)
+    }
+
+    /// Gives the lock up and ends, so that whoever comes next is not refused: the server notices by itself
+    /// that a session is gone, but only some time later. Waits for the server no longer than two seconds.
+    pub async fn give_up(self) {
+        // A session that is lost has no lock any more.
+        let _ = tokio::time::timeout(GIVE_UP_PATIENCE, self.release()).await;
     }
 
     async fn unlock(&self) -> Result<(), QueryError> {

@@ -57,7 +57,9 @@ pub async fn run(repository: &Repository, global: &Global, args: &Expire) -> any
     if !args.dry_run {
         expire::execute(repository, &args.name, &plan).await?;
     }
-    drop(lock);
+    if let Some(lock) = lock {
+        lock.give_up().await;
+    }
     output::one(global.output, &shown, || text(&shown, window_start))?;
     Ok(Exit::Success)
 }

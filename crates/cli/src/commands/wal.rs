@@ -60,8 +60,9 @@ pub async fn receive(repository: &Repository, args: &Receive) -> anyhow::Result<
         // Nobody listening means that receiving has ended already.
         let _ = tell.send(true);
     });
-    receiving::receive(repository, &plan, stop, Arc::new(say)).await?;
-    drop(lock);
+    let received = receiving::receive(repository, &plan, stop, Arc::new(say)).await;
+    lock.give_up().await;
+    received?;
     Ok(Exit::Success)
 }
 

@@ -281,7 +281,7 @@ pub async fn run(
         // What cannot be removed now is swept before the next backup.
         let _ = remove_packs(repository, &plan.instance, &id).await;
     }
-    drop(lock);
+    lock.give_up().await;
     outcome
 }
 
@@ -712,7 +712,7 @@ async fn wait_for_log(
             match InstanceLock::try_acquire(own, LockKind::Receiver, plan.instance.as_str()).await {
                 Ok(lock) => {
                     receive_until(repository, plan, slot, until).await?;
-                    drop(lock);
+                    lock.give_up().await;
                     continue;
                 }
                 Err(LockError::Held { .. } | LockError::Contended { .. }) => {
