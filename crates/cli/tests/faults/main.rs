@@ -5,5 +5,8 @@
 
 mod support;
 
+mod backup;
 mod init;
 mod instance;
+mod receive;
+mod verify;

@@ -1,6 +1,8 @@
 //! What the tests share: the program with a repository of its own, and waiting for what is bound to happen.
 
 mod everpoint;
+mod flushed;
+mod proxy;
 mod running;
 
 use std::time::{Duration, Instant};
@@ -9,6 +11,8 @@ use anyhow::{Result, bail};
 use everpoint_repository::ObjectId;
 
 pub use everpoint::{Everpoint, Finished};
+pub use flushed::{FlushedWatch, stored_until};
+pub use proxy::Proxy;
 pub use running::Running;
 
 /// How long anything may take on a busy machine before a test gives up on it.
