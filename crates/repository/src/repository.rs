@@ -117,6 +117,7 @@ fn known_instances(names: &[String]) -> String {
 
 /// What makes a folder a repository.
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Marker {
     what: String,
     version: u32,

@@ -6,7 +6,10 @@
 mod support;
 
 mod backup;
+mod expire;
 mod init;
 mod instance;
+mod listings;
+mod push;
 mod receive;
 mod verify;

@@ -1,5 +1,6 @@
 //! What the tests share: the program with a repository of its own, and waiting for what is bound to happen.
 
+mod aging;
 mod everpoint;
 mod flushed;
 mod proxy;
