@@ -1,8 +1,10 @@
 //! Verifying a repository: that everything it needs is there, authentic, and says what it said.
 
+mod missing;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use everpoint_pgformat::{Lsn, TimelineId, timeline::TimelineHistory};
+use everpoint_pgformat::timeline::TimelineHistory;
 use everpoint_repository::{
     InstanceName, Repository, RepositoryError,
     backup::Backup,
@@ -406,6 +408,21 @@ impl Verifier<'_> {
         Ok(())
     }
 
+    /// That log joins on, and that each backup has what it needs.
+    fn missing_log(&mut self) {
+        let log = std::mem::take(&mut self.log);
+        let histories = std::mem::take(&mut self.histories);
+        let index = LogIndex::new(log, histories);
+        for missing in missing::missing_log(&index, &self.gaps, &self.readable) {
+            let folder = layout::log_folder(self.instance, missing.timeline);
+            let what = format!("log from {} to {} is missing", missing.from, missing.to);
+            let damage = self.damage(&folder, what);
+            for backup in missing.backups {
+                self.affects(damage, backup.as_str(), None);
+            }
+        }
+    }
+
     async fn documents(&mut self) -> Result<(), RepositoryError> {
         self.progress.phase("verifying documents", 0);
         let (store, keys) = (self.repository.store(), self.repository.keys());
@@ -446,92 +463,6 @@ impl Verifier<'_> {
         }
         Ok(())
     }
-}
-
-impl Verifier<'_> {
-    /// That log joins on: from the first that is stored in each history, and for each backup from its
-    /// start to its end. What was recorded as a gap is known. That the last log is gone cannot be seen.
-    fn missing_log(&mut self) {
-        let (log, histories) = (
-            std::mem::take(&mut self.log),
-            std::mem::take(&mut self.histories),
-        );
-        let index = LogIndex::new(log, histories);
-        let mut found: BTreeMap<(TimelineId, Lsn), Lsn> = BTreeMap::new();
-        for timeline in index.timelines() {
-            for (from, to) in holes(&index, timeline) {
-                let on = index.history(timeline).timeline_at(from);
-                if !is_recorded(&self.gaps, from, to) {
-                    found.insert((on, from), to);
-                }
-            }
-        }
-        for ((timeline, from), to) in found {
-            let folder = layout::log_folder(self.instance, timeline);
-            let damage = self.damage(&folder, format!("log from {from} to {to} is missing"));
-            for backup in &self.readable {
-                if backup.start_lsn < to && from < backup.stop_lsn {
-                    let id = backup.id.as_str().to_owned();
-                    if let Some(damage) = self.report.damage.get_mut(damage) {
-                        damage.backups.push(id);
-                    }
-                }
-            }
-        }
-        for backup in std::mem::take(&mut self.readable) {
-            let until = index.complete_until(backup.timeline, backup.start_lsn);
-            if until < backup.stop_lsn {
-                let folder = layout::log_folder(self.instance, backup.timeline);
-                let what = format!(
-                    "log from {until} to {}, without which the backup is not consistent, is missing",
-                    backup.stop_lsn
-                );
-                let damage = self.damage(&folder, what);
-                self.affects(damage, backup.id.as_str(), None);
-            }
-        }
-    }
-}
-
-/// Where log is missing between what is stored in a timeline's history.
-fn holes(index: &LogIndex, timeline: TimelineId) -> Vec<(Lsn, Lsn)> {
-    let parts = index.history(timeline).parts();
-    let mut starts: Vec<Lsn> = index
-        .stretches()
-        .filter(|stretch| {
-            parts
-                .iter()
-                .any(|part| part.timeline == stretch.timeline && stretch.start < part.to)
-        })
-        .map(|stretch| stretch.start)
-        .collect();
-    starts.sort_unstable();
-    let mut holes = Vec::new();
-    let Some(mut at) = starts.first().copied() else {
-        return holes;
-    };
-    for start in starts {
-        if start > at {
-            at = index.complete_until(timeline, at);
-        }
-        if start > at {
-            holes.push((at, start));
-            at = start;
-        }
-    }
-    holes
-}
-
-/// Whether recorded gaps cover `from` (inclusive) to `to` (exclusive).
-fn is_recorded(gaps: &[GapDocument], from: Lsn, to: Lsn) -> bool {
-    let mut at = from;
-    while at < to {
-        match gaps.iter().find(|gap| gap.from <= at && at < gap.to) {
-            Some(gap) => at = gap.to,
-            None => return false,
-        }
-    }
-    true
 }
 
 /// An error with all that caused it, in one line.

@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::{Context, Result};
@@ -15,7 +15,7 @@ use rustix::process::Signal;
 
 use crate::{
     on_15_and_18,
-    support::{Everpoint, random_below, until},
+    support::{Everpoint, random_below, until, until_let_go},
 };
 
 /// Backups killed in each test of it.
@@ -36,7 +36,7 @@ on_15_and_18! {
             let before = everpoint.backup_ids()?;
             // Nothing shared, so that there is much to write.
             let backup = everpoint.start(["backup", "main", "--independent", "--jobs", "1"])?;
-            let after = Duration::from_micros(random_below(whole.as_micros() as u64));
+            let after = whole * u32::try_from(random_below(1000))? / 1000;
             tokio::time::sleep(after).await;
             let finished = backup.kill()?;
             if finished.code == 0 {
@@ -44,6 +44,7 @@ on_15_and_18! {
             }
             assert_eq!(everpoint.backup_ids()?, before, "killed after {after:?}");
             everpoint.verify()?;
+            until_let_go(&cluster).await?;
             everpoint.back_up()?;
             let ids = everpoint.backup_ids()?;
             assert_eq!(ids.len(), before.len() + 1);
@@ -65,6 +66,7 @@ on_15_and_18! {
         })
         .await?;
         if backup.kill()?.code != 0 {
+            until_let_go(&cluster).await?;
             everpoint.succeed(["backup", "main"])?.says("removed what interrupted backups left");
         }
         everpoint.verify()
@@ -89,12 +91,7 @@ on_15_and_18! {
             }
         }
         // The server knows of no backup any more: it may stop and begin another.
-        let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'everpoint%'";
-        let sql = format!("{sql} AND application_name <> 'everpoint-testkit'");
-        until("the server has let the sessions go", async || {
-            Ok(cluster.value("postgres", &sql).await? == "0")
-        })
-        .await?;
+        until_let_go(&cluster).await?;
         everpoint.back_up()?;
         everpoint.verify()
     }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     on_15_and_18,
-    support::{Everpoint, random_below},
+    support::{Everpoint, random_below, until_let_go},
 };
 
 const EXPIRE: [&str; 4] = ["expire", "main", "--retention-days", "7"];
@@ -160,6 +160,7 @@ on_15_and_18! {
             for id in aged.ids(&[2, 3, 4]) {
                 assert!(everpoint.backup_ids()?.iter().any(|kept| kept == id), "killed after {after:?}");
             }
+            until_let_go(&aged.cluster).await?;
             everpoint.json(EXPIRE)?;
             assert_eq!(names(everpoint.contents()?), expected, "killed after {after:?}");
             everpoint.verify()?;

@@ -92,7 +92,7 @@ on_15_and_18! {
         workload.wait_for_commits(50).await?;
         everpoint.back_up()?;
         for round in 0..6 {
-            let commits = 100 + random_below(300) as usize;
+            let commits = 100 + usize::try_from(random_below(300))?;
             workload.wait_for_commits(commits).await?;
             match round % 3 {
                 0 => proxy.cut(),

@@ -144,7 +144,7 @@ on_15_and_18! {
         for (kind, objects) in &kinds {
             // Of what all others hang on, each one; of the rest any.
             let all = ["key slot", "timeline history", "gap"].contains(kind);
-            let first = random_below(objects.len() as u64) as usize;
+            let first = usize::try_from(random_below(objects.len() as u64))?;
             let chosen = if all { &objects[..] } else { &objects[first..=first] };
             for object in chosen {
                 let path = everpoint.repository().join(object);

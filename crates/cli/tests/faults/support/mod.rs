@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use everpoint_repository::ObjectId;
+use everpoint_testkit::Cluster;
 
 pub use everpoint::{Everpoint, Finished};
 pub use flushed::{FlushedWatch, stored_until};
@@ -30,6 +31,16 @@ pub async fn until(what: &str, mut is_so: impl AsyncFnMut() -> Result<bool>) -> 
         tokio::time::sleep(POLL).await;
     }
     Ok(())
+}
+
+/// Waits until a server has noticed that every everpoint is gone, however it ended.
+pub async fn until_let_go(cluster: &Cluster) -> Result<()> {
+    let sql = "SELECT count(*) FROM pg_stat_activity
+        WHERE application_name LIKE 'everpoint%' AND application_name <> 'everpoint-testkit'";
+    until("the server has let the sessions go", async || {
+        Ok(cluster.value("postgres", sql).await? == "0")
+    })
+    .await
 }
 
 /// A random number below `limit`. What hangs on it says so where it fails.
