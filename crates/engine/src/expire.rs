@@ -31,10 +31,11 @@ pub async fn execute(
     plan: &ExpirePlan,
 ) -> Result<Expired, RepositoryError> {
     let mut expired = Expired::default();
-    // A differential goes before the full one it builds upon.
-    for (id, path, _) in repository.manifests(instance).await?.into_iter().rev() {
-        if plan.backups.contains(&id) {
-            repository.store().delete(&path).await?;
+    let manifests = repository.manifests(instance).await?;
+    // Newest first: a differential goes before the full one it builds upon.
+    for id in plan.backups.iter().rev() {
+        for (_, path, _) in manifests.iter().filter(|(of, ..)| of == id) {
+            repository.store().delete(path).await?;
             expired.backups += 1;
         }
     }

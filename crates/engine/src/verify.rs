@@ -1,14 +1,17 @@
 //! Verifying a repository: that everything it needs is there, authentic, and says what it said.
 
+mod missing;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use everpoint_pgformat::timeline::TimelineHistory;
 use everpoint_repository::{
     InstanceName, Repository, RepositoryError,
     backup::Backup,
     document,
     frame::{Codec, FrameDecoder},
     layout,
-    log::{GapDocument, LogMetadata, LogStretch, MarkDocument, TimelineDocument},
+    log::{GapDocument, LogIndex, LogMetadata, LogStretch, MarkDocument, TimelineDocument},
     manifest::StoredFrame,
     object::{ObjectKind, SealedObject},
 };
@@ -28,8 +31,8 @@ pub enum Depth {
 /// Something that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Damage {
-    /// The instance.
-    pub instance: InstanceName,
+    /// The instance; `None` when the object is one of the whole repository.
+    pub instance: Option<InstanceName>,
     /// The object.
     pub object: String,
     /// What is wrong with it.
@@ -54,6 +57,26 @@ pub struct Report {
 /// Names of affected files listed for each damaged object at the most.
 const LISTED_FILES: usize = 20;
 
+/// Verifies what all instances have in common: the marker and the keys.
+///
+/// # Errors
+/// When the store cannot be listed; damage is no error, it is in the report.
+pub async fn verify_keys(repository: &Repository) -> Result<Report, RepositoryError> {
+    let (objects, damaged) = repository.check_keys().await?;
+    let damage = damaged.into_iter().map(|(object, error)| Damage {
+        instance: None,
+        object,
+        what: chain(&error),
+        backups: Vec::new(),
+        files: Vec::new(),
+    });
+    Ok(Report {
+        objects,
+        verified_bytes: 0,
+        damage: damage.collect(),
+    })
+}
+
 /// Verifies one instance.
 ///
 /// # Errors
@@ -72,11 +95,18 @@ pub async fn verify(
         decoder: FrameDecoder::new()?,
         report: Report::default(),
         packs: HashMap::new(),
+        pack_ends: HashMap::new(),
+        frames: HashMap::new(),
         living: HashSet::new(),
+        readable: Vec::new(),
+        log: Vec::new(),
+        histories: Vec::new(),
+        gaps: Vec::new(),
     };
     verifier.backups().await?;
     verifier.logs().await?;
     verifier.documents().await?;
+    verifier.missing_log();
     Ok(verifier.report)
 }
 
@@ -89,14 +119,26 @@ struct Verifier<'a> {
     report: Report,
     /// Packs found damaged: by name, their place in the report.
     packs: HashMap<String, usize>,
+    /// Packs whose headers and indexes were looked at: by name, the damage found there.
+    pack_ends: HashMap<String, Option<usize>>,
+    /// Damaged frames of packs: by name and ordinal.
+    frames: HashMap<(String, u32), usize>,
     /// Backups that there are.
     living: HashSet<String>,
+    /// Manifests that can be read.
+    readable: Vec<Backup>,
+    /// Log backups, by their names.
+    log: Vec<LogStretch>,
+    /// Timelines' histories that can be read.
+    histories: Vec<TimelineHistory>,
+    /// Gaps that can be read.
+    gaps: Vec<GapDocument>,
 }
 
 impl Verifier<'_> {
     fn damage(&mut self, object: &str, what: String) -> usize {
         self.report.damage.push(Damage {
-            instance: self.instance.clone(),
+            instance: Some(self.instance.clone()),
             object: object.to_owned(),
             what,
             backups: Vec::new(),
@@ -132,24 +174,32 @@ impl Verifier<'_> {
         }
         let manifests = self.repository.manifests(self.instance).await?;
         self.living = manifests.iter().map(|(id, ..)| id.to_string()).collect();
+        let mut backups = Vec::new();
         for (id, path, object_id) in manifests {
             self.report.objects += 1;
-            let (backup, _) = match self.repository.read_metadata(&path, object_id).await {
-                Ok(read) => read,
+            match self.repository.read_metadata(&path, object_id).await {
+                Ok((backup, _)) => backups.push((backup, path)),
                 Err(error) => {
                     let damage = self.damage(&path, chain(&error));
                     self.affects(damage, id.as_str(), None);
-                    continue;
                 }
-            };
+            }
+        }
+        // What a backup shares with an earlier one was looked at with that.
+        backups.sort_by(|(a, _), (b, _)| a.started_at.cmp(&b.started_at).then(a.id.cmp(&b.id)));
+        for (backup, path) in backups {
             if let Some(base) = backup.kind.base()
                 && !self.living.contains(base.as_str())
             {
                 let damage = self.damage(&path, format!("its base, backup {base}, is missing"));
-                self.affects(damage, id.as_str(), None);
+                self.affects(damage, backup.id.as_str(), None);
             }
             self.presence(&backup, &sizes);
+            if self.depth == Depth::Contents {
+                self.pack_ends(&backup).await;
+            }
             self.files(&backup, &path).await?;
+            self.readable.push(backup);
         }
         Ok(())
     }
@@ -173,6 +223,31 @@ impl Verifier<'_> {
                 }
             };
             self.affects(damage, backup.id.as_str(), None);
+        }
+    }
+
+    /// That the packs' headers and indexes are those that were written. Restores do without, as manifests
+    /// say where each frame lies; so no file is affected.
+    async fn pack_ends(&mut self, backup: &Backup) {
+        let (store, keys) = (self.repository.store(), self.repository.keys());
+        for pack in &backup.packs {
+            let path = layout::pack(self.instance, &pack.backup, pack.id);
+            if self.packs.contains_key(&path) {
+                continue;
+            }
+            let damage = match self.pack_ends.get(&path) {
+                Some(known) => *known,
+                None => {
+                    let opened =
+                        SealedObject::open(store, keys, &path, ObjectKind::Pack, pack.id).await;
+                    let damage = opened.err().map(|error| self.damage(&path, chain(&error)));
+                    self.pack_ends.insert(path, damage);
+                    damage
+                }
+            };
+            if let Some(damage) = damage {
+                self.affects(damage, backup.id.as_str(), None);
+            }
         }
     }
 
@@ -217,7 +292,13 @@ impl Verifier<'_> {
             self.affects(damage, backup.id.as_str(), Some(file));
             return Ok(());
         }
-        // A frame that an earlier backup wrote is looked at with that backup, while it lives.
+        let place = (path, stored.frame.ordinal);
+        if let Some(damage) = self.frames.get(&place).copied() {
+            self.affects(damage, backup.id.as_str(), Some(file));
+            return Ok(());
+        }
+        let path = &place.0;
+        // A frame that an earlier backup wrote was looked at with that backup, while it lives.
         let others = pack.backup != backup.id && self.living.contains(pack.backup.as_str());
         if self.depth == Depth::Presence || others {
             return Ok(());
@@ -230,7 +311,7 @@ impl Verifier<'_> {
         let frame = &stored.frame;
         let range = frame.offset..frame.offset + u64::from(frame.stored);
         let mut contents = vec![0; frame.raw as usize];
-        let read = self.repository.store().get_range(&path, range).await;
+        let read = self.repository.store().get_range(path, range).await;
         let what = match read {
             Err(error) => Some(chain(&error)),
             Ok(bytes) => {
@@ -252,8 +333,9 @@ impl Verifier<'_> {
         self.report.verified_bytes += u64::from(frame.raw);
         self.progress.add_bytes(u64::from(frame.raw));
         if let Some(what) = what {
-            let damage = self.damage(&path, what);
+            let damage = self.damage(path, what);
             self.affects(damage, backup.id.as_str(), Some(file));
+            self.frames.insert(place, damage);
         }
         Ok(())
     }
@@ -267,6 +349,7 @@ impl Verifier<'_> {
                 self.damage(&info.path, "its name is not a log backup's".to_owned());
                 continue;
             };
+            self.log.push(stretch.clone());
             let opened =
                 SealedObject::open(store, keys, &info.path, ObjectKind::Log, stretch.id).await;
             let object = match opened {
@@ -325,6 +408,21 @@ impl Verifier<'_> {
         Ok(())
     }
 
+    /// That log joins on, and that each backup has what it needs.
+    fn missing_log(&mut self) {
+        let log = std::mem::take(&mut self.log);
+        let histories = std::mem::take(&mut self.histories);
+        let index = LogIndex::new(log, histories);
+        for missing in missing::missing_log(&index, &self.gaps, &self.readable) {
+            let folder = layout::log_folder(self.instance, missing.timeline);
+            let what = format!("log from {} to {} is missing", missing.from, missing.to);
+            let damage = self.damage(&folder, what);
+            for backup in missing.backups {
+                self.affects(damage, backup.as_str(), None);
+            }
+        }
+    }
+
     async fn documents(&mut self) -> Result<(), RepositoryError> {
         self.progress.phase("verifying documents", 0);
         let (store, keys) = (self.repository.store(), self.repository.keys());
@@ -347,13 +445,16 @@ impl Verifier<'_> {
                         .map(drop),
                     1 => document::read::<TimelineDocument>(store, keys, &info.path, id)
                         .await
-                        .map(drop),
+                        .map(|stored| {
+                            let read = TimelineHistory::parse(stored.timeline, &stored.text);
+                            self.histories.extend(read);
+                        }),
                     3 => document::read::<MarkDocument>(store, keys, &info.path, id)
                         .await
                         .map(drop),
                     _ => document::read::<GapDocument>(store, keys, &info.path, id)
                         .await
-                        .map(drop),
+                        .map(|gap| self.gaps.push(gap)),
                 };
                 if let Err(error) = read {
                     self.damage(&info.path, chain(&error));

@@ -1,7 +1,8 @@
 //! Measures how fast log is decoded and summarised:
 //! `decode_speed <major version> <directory of segments> [<rounds>]`.
 //!
-//! Segments are read into memory first, so that only decoding is measured, on one core.
+//! Segments are read into memory first, so that only decoding is measured, on one core. The first rate is per
+//! second of that core's time, which others' work on the machine disturbs less; the second per second.
 
 use std::{env, error::Error, fs, path::PathBuf, time::Instant};
 
@@ -77,15 +78,23 @@ fn measure(
     what: &str,
     mut work: impl FnMut() -> Result<u64, Box<dyn Error>>,
 ) -> Result<(), Box<dyn Error>> {
-    let began = Instant::now();
+    let (began, busy) = (Instant::now(), busy_seconds()?);
     let bytes = work()? as f64;
-    let seconds = began.elapsed().as_secs_f64();
+    let (seconds, busy) = (began.elapsed().as_secs_f64(), busy_seconds()? - busy);
     println!(
-        "{what}: {:.0} MB/s of {:.0} MB",
+        "{what}: {:.0} MB per core-second, {:.0} MB/s, of {:.0} MB",
+        bytes / 1e6 / busy,
         bytes / 1e6 / seconds,
         bytes / 1e6
     );
     Ok(())
+}
+
+/// The time this thread has run, as Linux counts it.
+fn busy_seconds() -> Result<f64, Box<dyn Error>> {
+    let text = fs::read_to_string("/proc/thread-self/schedstat")?;
+    let nanoseconds = text.split(' ').next().unwrap_or_default();
+    Ok(nanoseconds.parse::<f64>()? / 1e9)
 }
 
 /// All segments of a directory in a row, and where they begin.

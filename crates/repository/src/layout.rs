@@ -68,6 +68,11 @@ pub fn logs(name: &InstanceName) -> String {
     format!("{INSTANCES}/{name}/log")
 }
 
+/// The folder of a timeline's log backups.
+pub fn log_folder(name: &InstanceName, timeline: TimelineId) -> String {
+    format!("{}/{:08x}", logs(name), timeline.get())
+}
+
 /// A log backup of `start` (inclusive) to `end` (exclusive).
 pub fn log(
     name: &InstanceName,
@@ -76,8 +81,11 @@ pub fn log(
     end: Lsn,
     id: ObjectId,
 ) -> String {
-    let (timeline, start, end) = (timeline.get(), start.get(), end.get());
-    format!("{}/{timeline:08x}/{start:016x}-{end:016x}-{id}", logs(name))
+    let (start, end) = (start.get(), end.get());
+    format!(
+        "{}/{start:016x}-{end:016x}-{id}",
+        log_folder(name, timeline)
+    )
 }
 
 /// The folder of an instance's timeline histories.

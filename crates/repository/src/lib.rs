@@ -21,6 +21,7 @@ pub mod layout;
 pub mod log;
 pub mod manifest;
 pub mod object;
+mod plain;
 pub mod repository;
 pub mod retention;
 pub mod store;

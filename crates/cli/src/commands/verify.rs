@@ -4,7 +4,7 @@ use everpoint_engine::{
     progress::Progress,
     verify::{self, Damage, Depth, Report},
 };
-use everpoint_repository::Repository;
+use everpoint_repository::{InstanceName, Repository};
 
 use super::chosen;
 use crate::{
@@ -22,8 +22,8 @@ pub async fn run(repository: &Repository, global: &Global, args: &Verify) -> any
     };
     let progress = Progress::default();
     let display = Display::new(&progress);
-    let mut total = Report::default();
-    for name in chosen(repository, args.name.as_ref()).await? {
+    let mut total = verify::verify_keys(repository).await?;
+    for name in named(repository, args.name.as_ref()).await? {
         let report = verify::verify(repository, &name, depth, &progress).await?;
         total.objects += report.objects;
         total.verified_bytes += report.verified_bytes;
@@ -36,6 +36,19 @@ pub async fn run(repository: &Repository, global: &Global, args: &Verify) -> any
     } else {
         Exit::Damage
     })
+}
+
+/// The instances asked for. One whose description is damaged is verified, too.
+async fn named(
+    repository: &Repository,
+    name: Option<&InstanceName>,
+) -> anyhow::Result<Vec<InstanceName>> {
+    let names = repository.instances().await?;
+    match name {
+        Some(name) if !names.contains(name) => chosen(repository, Some(name)).await,
+        Some(name) => Ok(vec![name.clone()]),
+        None => Ok(names),
+    }
 }
 
 fn text(report: &Report, depth: Depth) -> String {

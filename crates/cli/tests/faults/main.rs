@@ -5,5 +5,11 @@
 
 mod support;
 
+mod backup;
+mod expire;
 mod init;
 mod instance;
+mod listings;
+mod push;
+mod receive;
+mod verify;

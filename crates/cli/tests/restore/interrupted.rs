@@ -126,9 +126,14 @@ on_oldest_and_newest! {
 
     async fn restore_killed_while_its_server_recovers_goes_on_and_is_equal(server: Server) -> Result<()> {
         let major = server.major();
-        // Small segments, so that little log lies ready at a time.
+        // Small segments, so that little log lies ready at a time, and little memory, so that recovery
+        // changes files early.
         let size = SegmentSize::try_from(1 << 20)?;
-        let cluster = Cluster::builder(major).wal_segment_size(size).start().await?;
+        let cluster = Cluster::builder(major)
+            .wal_segment_size(size)
+            .setting("shared_buffers = 1MB")
+            .start()
+            .await?;
         let everpoint = Everpoint::with(&cluster).await?;
         everpoint.full().await?;
         let client = cluster.connect("postgres").await?;

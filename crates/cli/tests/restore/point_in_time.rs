@@ -12,7 +12,10 @@ use crate::{
 on_oldest_and_newest! {
     async fn exactly_what_was_committed_by_the_target_is_there(server: Server) -> Result<()> {
         let major = server.major();
-        let cluster = Cluster::builder(major).start().await?;
+        let cluster = Cluster::builder(major)
+            .setting("max_prepared_transactions = 2")
+            .start()
+            .await?;
         let everpoint = Everpoint::with(&cluster).await?;
         let before = cluster.moment().await?;
         let receiver = everpoint.receive()?;
@@ -34,6 +37,8 @@ on_oldest_and_newest! {
         everpoint.differential().await?;
         running.wait_for_commits(50).await?;
         let ledger = running.stop().await?;
+        let prepare = "BEGIN; CREATE TABLE promised (); PREPARE TRANSACTION 'promise'";
+        cluster.sql("postgres", prepare).await?;
         let quiet = nudge(&cluster).await?;
         everpoint.wait_until_stored(quiet).await?;
         receiver.stop().await?;
@@ -55,6 +60,9 @@ on_oldest_and_newest! {
             let client = restored.connect("postgres").await?;
             let checked = ledger.check(&client, Target::Time(time)).await;
             checked.unwrap_or_else(|error| panic!("{what}, {time}: {error:#}"));
+            let prepared = "SELECT count(*) FROM pg_prepared_xacts";
+            let expected = if time == quiet.time { "1" } else { "0" };
+            assert_eq!(restored.value("postgres", prepared).await?, expected, "{what}");
         }
         let lsn = everpoint.restore(major, &["--lsn", &middle.lsn.to_string()]).await?;
         ledger.check(&lsn.connect("postgres").await?, Target::Lsn(middle.lsn)).await?;
@@ -62,6 +70,7 @@ on_oldest_and_newest! {
         ledger.check(&point.connect("postgres").await?, Target::Lsn(at_point.lsn)).await?;
         let latest = everpoint.restore(major, &["--latest"]).await?;
         ledger.check(&latest.connect("postgres").await?, Target::Latest).await?;
+        latest.sql("postgres", "COMMIT PREPARED 'promise'").await?;
         check_integrity(&latest).await?;
 
         let far = last.checked_add(SignedDuration::from_hours(1))?.to_string();

@@ -7,6 +7,7 @@ pub mod work;
 
 use std::{
     collections::BTreeSet,
+    fs::Metadata,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -15,7 +16,7 @@ use std::{
 
 use everpoint_instance::{
     BackupMode, BackupModeError, CheckpointMode, ConnectError, ConnectionSpec, FactsError,
-    QueryError, ServerFacts, connect_sql,
+    QueryError, ReplicationClient, ServerFacts, connect_sql,
     data_directory::{Listing, ReadControlError, ScanError, control_file, scan},
     lock::{InstanceLock, LockError, LockKind},
     notifications::notify,
@@ -34,7 +35,7 @@ use everpoint_repository::{
     manifest::{ManifestReader, ManifestWriter},
     object::{ObjectBuilder, ObjectKind, ObjectSink},
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::{
     sync::watch,
     time::{Instant, sleep},
@@ -57,8 +58,8 @@ pub const DEFAULT_LOG_WAIT: Duration = Duration::from_secs(600);
 const LOG_POLL: Duration = Duration::from_millis(200);
 /// How often a running receiver is asked for a log backup.
 const CUT_REQUEST_INTERVAL: Duration = Duration::from_secs(1);
-/// Databases made up to so long before the base are compared in vain: file times are coarse.
-const CLOCK_LEEWAY_S: i64 = 1;
+/// Databases made up to so long before the base are compared in vain: file times lag behind the clock.
+const FILE_TIME_LAG: SignedDuration = SignedDuration::from_millis(50);
 
 /// What to back up and how.
 #[derive(Clone, Debug)]
@@ -192,6 +193,14 @@ pub enum BackupError {
         /// What to do.
         hint: &'static str,
     },
+    /// The log will not come.
+    #[error(
+        "the log from {from}, which this backup needs, was lost before it was stored. Take the backup again; a larger max_slot_wal_keep_size makes room for it"
+    )]
+    LogLost {
+        /// From here on.
+        from: Lsn,
+    },
     /// The log cannot be received.
     #[error(transparent)]
     Receive(#[from] ReceiveError),
@@ -247,6 +256,7 @@ pub async fn run(
             }
         }
     }
+    keep_log(plan).await?;
     let base = choose_base(plan, &backups, &facts, repository, listener).await?;
     let kind = match (&base, plan.kind) {
         (Some(base), RequestedKind::Differential) => BackupKind::Differential {
@@ -273,6 +283,25 @@ pub async fn run(
     }
     drop(lock);
     outcome
+}
+
+/// Sees to it that the server keeps the log of the backup until it is received.
+async fn keep_log(plan: &BackupPlan) -> Result<(), BackupError> {
+    if let WalSupply::Stream { slot } = &plan.record.wal {
+        let mut client = ReplicationClient::connect(&plan.connection)
+            .await
+            .map_err(ReceiveError::from)?;
+        receive::ensure_slot(&mut client, &slot_name(slot)?)
+            .await
+            .map_err(ReceiveError::from)?;
+    }
+    Ok(())
+}
+
+fn slot_name(slot: &str) -> Result<SlotName, BackupError> {
+    slot.parse().map_err(|_| BackupError::SlotName {
+        slot: slot.to_owned(),
+    })
 }
 
 /// Stores the history of the server's timeline: without it nothing on that timeline can be restored, and a
@@ -596,14 +625,18 @@ fn databases_made_since(
     listing: &Listing,
     base_began: Timestamp,
 ) -> BTreeSet<Oid> {
-    let begun = base_began.as_second() - CLOCK_LEEWAY_S;
+    let begun = base_began - FILE_TIME_LAG;
+    let changed_at = |file: &Metadata| {
+        let nanoseconds = i32::try_from(file.ctime_nsec()).unwrap_or_default();
+        Timestamp::new(file.ctime(), nanoseconds).unwrap_or(Timestamp::MAX)
+    };
     let mut databases = BTreeSet::new();
     for found in listing.files() {
         let path = found.path();
         if let DataPath::Database { database, .. } = DataPath::classify(&path, version)
             && path.ends_with("/PG_VERSION")
             // It is written once, and its time of change cannot be set back.
-            && std::fs::metadata(root.join(&path)).is_ok_and(|file| file.ctime() >= begun)
+            && std::fs::metadata(root.join(&path)).is_ok_and(|file| changed_at(&file) >= begun)
         {
             databases.insert(database);
         }
@@ -654,6 +687,10 @@ async fn wait_for_log(
         if progress.is_cancelled() {
             return Err(CopyError::Cancelled.into());
         }
+        let gaps = repository.gaps(&plan.instance).await?;
+        if gaps.iter().any(|gap| gap.from <= from && from < gap.to) {
+            return Err(BackupError::LogLost { from });
+        }
         if begun.elapsed() >= plan.log_wait {
             let hint = match plan.record.wal {
                 WalSupply::Push => "Look at the server's log for errors of archive_command",
@@ -695,9 +732,7 @@ async fn receive_until(
     slot: &str,
     until: Lsn,
 ) -> Result<(), BackupError> {
-    let slot: SlotName = slot.parse().map_err(|_| BackupError::SlotName {
-        slot: slot.to_owned(),
-    })?;
+    let slot = slot_name(slot)?;
     let receive_plan = ReceivePlan {
         instance: plan.instance.clone(),
         record: plan.record.clone(),

@@ -245,7 +245,7 @@ impl Receiver<'_> {
         let history = self.store_history(&mut client, identity.timeline).await?;
         self.make_slot(&mut client).await?;
         let index = self.repository.log_index(&self.plan.instance).await?;
-        let from = stored_until(&index, &history);
+        let from = self.resume_at(&index, &history).await?;
         if let Some(stored) = from.filter(|from| *from > identity.flushed) {
             let (instance, server) = (self.plan.instance.clone(), identity.flushed);
             return Err(ReceiveError::Diverged {
@@ -281,7 +281,8 @@ impl Receiver<'_> {
                 Err(ReceiveError::Replication(error)) if is_lost(&error) => {
                     drop(stream);
                     let index = self.repository.log_index(&self.plan.instance).await?;
-                    let from = stored_until(&index, &history).unwrap_or(at).max(at);
+                    let from = self.resume_at(&index, &history).await?;
+                    let from = from.unwrap_or(at).max(at);
                     (stream, at, timeline) = self.start_behind_gap(from, &history, &error).await?;
                 }
                 Err(error) => return Err(error),
@@ -317,26 +318,11 @@ impl Receiver<'_> {
 
     /// Makes the slot where there is none, or one that has lost what it was to keep.
     async fn make_slot(&self, client: &mut ReplicationClient) -> Result<(), ReceiveError> {
-        let slot = &self.plan.slot;
-        let made = || {
-            (self.listener)(ReceiveEvent::SlotMade {
-                slot: slot.to_string(),
-            })
-        };
-        match client.read_slot(slot).await? {
-            Some(position) if position.restart_lsn.is_some() => Ok(()),
-            Some(_) => {
-                client.drop_slot(slot, DropActive::Refuse).await?;
-                client.create_slot(slot, SlotLifetime::Persistent).await?;
-                made();
-                Ok(())
-            }
-            None => {
-                client.create_slot(slot, SlotLifetime::Persistent).await?;
-                made();
-                Ok(())
-            }
+        if let SlotMade::Anew = ensure_slot(client, &self.plan.slot).await? {
+            let slot = self.plan.slot.to_string();
+            (self.listener)(ReceiveEvent::SlotMade { slot });
         }
+        Ok(())
     }
 
     /// Begins where the repository ends, or, when it holds nothing, at the first log the slot keeps.
@@ -362,7 +348,25 @@ impl Receiver<'_> {
         Ok((stream, from, timeline))
     }
 
-    /// Makes the slot anew and begins at the first log it keeps; what lies between is lost and recorded.
+    /// Where to go on: the end of what is stored, or behind a gap that was recorded there already.
+    async fn resume_at(
+        &self,
+        index: &LogIndex,
+        history: &TimelineHistory,
+    ) -> Result<Option<Lsn>, ReceiveError> {
+        let Some(stored) = stored_until(index, history) else {
+            return Ok(None);
+        };
+        let gaps = self.repository.gaps(&self.plan.instance).await?;
+        let on_it = gaps
+            .iter()
+            .filter(|gap| gap.timeline == history.timeline_at(gap.from));
+        let behind = on_it.filter(|gap| gap.from <= stored).map(|gap| gap.to);
+        Ok(behind.chain([stored]).max())
+    }
+
+    /// Begins at the first log that the slot keeps; what lies between is lost and recorded. A slot that
+    /// keeps nothing of use is made anew.
     async fn start_behind_gap(
         &self,
         lost_from: Lsn,
@@ -370,18 +374,29 @@ impl Receiver<'_> {
         error: &ReplicationError,
     ) -> Result<(WalStream, Lsn, TimelineId), ReceiveError> {
         let mut client = ReplicationClient::connect(&self.plan.connection).await?;
-        if client.read_slot(&self.plan.slot).await?.is_some() {
-            client.drop_slot(&self.plan.slot, DropActive::Wait).await?;
-        }
-        let slot = client
-            .create_slot(&self.plan.slot, SlotLifetime::Persistent)
-            .await?;
-        (self.listener)(ReceiveEvent::SlotMade {
-            slot: self.plan.slot.to_string(),
-        });
-        let identity = client.identify_system().await?;
-        let kept = slot.restart_lsn.unwrap_or(identity.flushed);
-        let to = self.plan.record.segment_size.floor(kept);
+        let segment_size = self.plan.record.segment_size;
+        let slot = client.read_slot(&self.plan.slot).await?;
+        let keeps = slot
+            .and_then(|slot| slot.restart_lsn)
+            .map(|kept| segment_size.floor(kept))
+            .filter(|kept| *kept > lost_from)
+            .filter(|_| matches!(error, ReplicationError::WalRemoved { .. }));
+        let to = match keeps {
+            Some(kept) => kept,
+            None => {
+                if slot.is_some() {
+                    client.drop_slot(&self.plan.slot, DropActive::Wait).await?;
+                }
+                let made = client
+                    .create_slot(&self.plan.slot, SlotLifetime::Persistent)
+                    .await?;
+                (self.listener)(ReceiveEvent::SlotMade {
+                    slot: self.plan.slot.to_string(),
+                });
+                let identity = client.identify_system().await?;
+                segment_size.floor(made.restart_lsn.unwrap_or(identity.flushed))
+            }
+        };
         let gap = GapDocument {
             timeline: history.timeline_at(lost_from),
             from: lost_from,
@@ -658,6 +673,33 @@ fn is_lost(error: &ReplicationError) -> bool {
         error,
         ReplicationError::WalRemoved { .. } | ReplicationError::SlotUnusable { .. }
     )
+}
+
+/// What [`ensure_slot`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotMade {
+    /// It was there and of use.
+    Before,
+    /// It was made now.
+    Anew,
+}
+
+/// Makes a slot where there is none, or one that has lost what it was to keep: from then on the server
+/// keeps log from its last checkpoint on.
+///
+/// # Errors
+/// When the server refuses.
+pub async fn ensure_slot(
+    client: &mut ReplicationClient,
+    slot: &SlotName,
+) -> Result<SlotMade, ReplicationError> {
+    match client.read_slot(slot).await? {
+        Some(position) if position.restart_lsn.is_some() => return Ok(SlotMade::Before),
+        Some(_) => client.drop_slot(slot, DropActive::Refuse).await?,
+        None => {}
+    }
+    client.create_slot(slot, SlotLifetime::Persistent).await?;
+    Ok(SlotMade::Anew)
 }
 
 /// The end of what is stored in a history: the furthest position that lies on it.

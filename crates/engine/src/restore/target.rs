@@ -4,6 +4,8 @@
 //! So a target is turned into the position of one record here, before anything is fetched: the last one
 //! to be replayed. A time T means what PostgreSQL means by it: everything before the first end of a
 //! transaction, in the log's order, whose time is later than T.
+//! Of that, replay needs only what comes up to the last end or preparation of a transaction: behind it lie
+//! effects of transactions under way, and those of `DROP DATABASE` on files would stay.
 
 use std::{collections::VecDeque, fmt};
 
@@ -354,21 +356,27 @@ impl Resolver<'_> {
         let version = backup.version;
         let mut inside: Option<Neighbour> = None;
         let mut outside: Option<(Neighbour, Lsn)> = None;
+        // The last end or preparation of a transaction: what follows it is not visible.
         let mut last = None;
         self.scan(backup, backup.start_lsn, until, |record| {
-            if record.resource_manager() == ResourceManager::TRANSACTION
-                && let Ok(TransactionRecord::End(end)) = TransactionRecord::parse(record, version)
-            {
-                let neighbour = Neighbour {
-                    transaction: end.transaction,
-                    time: to_timestamp(end.time),
-                    lsn: record.start(),
-                };
-                if end.time > wanted {
-                    outside = Some((neighbour, record.header().previous));
-                    return Ok(false);
+            if record.resource_manager() != ResourceManager::TRANSACTION {
+                return Ok(true);
+            }
+            match TransactionRecord::parse(record, version) {
+                Ok(TransactionRecord::End(end)) => {
+                    let neighbour = Neighbour {
+                        transaction: end.transaction,
+                        time: to_timestamp(end.time),
+                        lsn: record.start(),
+                    };
+                    if end.time > wanted {
+                        outside = Some((neighbour, record.header().previous));
+                        return Ok(false);
+                    }
+                    inside = Some(neighbour);
                 }
-                inside = Some(neighbour);
+                Ok(TransactionRecord::Prepare(prepare)) if prepare.time <= wanted => {}
+                _ => return Ok(true),
             }
             last = Some((record.start(), record.end()));
             Ok(true)

@@ -147,6 +147,8 @@ impl WalStream {
                     frontend::copy_done(self.client.framed.outgoing());
                     self.phase = Phase::Ending(None);
                 }
+                // The answer to a status that was on its way when the server ended the stream.
+                (Message::CopyData(_), Phase::Ending(None)) => {}
                 // A server that stops says that the command is complete and goes.
                 (Message::CommandComplete(_), Phase::Copying) => {
                     self.phase = Phase::Over;

@@ -12,6 +12,7 @@
 //! the other parts leave out what comes later and say so ([`Coverage`]). [`SummaryBuilder::is_full`] asks for
 //! a cut long before.
 
+mod block_chunk;
 pub mod block_set;
 mod builder;
 mod catalog_rows;

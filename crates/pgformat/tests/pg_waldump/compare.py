@@ -32,7 +32,7 @@ def main():
     differences = [pair for pair in zip(ours, expected) if pair[0] != pair[1]]
     for our_line, their_line in differences[:5]:
         print(f"- {our_line}\n+ {their_line}")
-    print(f"ours:   {len(ours)} records, then: {' '.join(last)}")
+    print(f"ours:   {len(ours)} records, then: {last[-1] if last else 'nothing'}")
     print(f"theirs: {len(expected)} records, then: {theirs.stderr.decode().strip()}")
     print(f"{len(differences)} differences")
     sys.exit(bool(differences) or len(ours) != len(expected))

@@ -19,7 +19,11 @@ struct Setting {
 }
 
 fn setting(name: &'static str, level: i32, parameters: &[CParameter]) -> Setting {
-    Setting { name, level, parameters: parameters.to_vec() }
+    Setting {
+        name,
+        level,
+        parameters: parameters.to_vec(),
+    }
 }
 
 fn settings() -> Vec<Setting> {
@@ -45,7 +49,11 @@ fn settings() -> Vec<Setting> {
         setting("1, minMatch 6, hashLog 13", 1, &[MinMatch(6), HashLog(13)]),
         setting("1, minMatch 6, hashLog 15", 1, &[MinMatch(6), HashLog(15)]),
         setting("1, dfast", 1, &[strategy(Strategy::ZSTD_dfast)]),
-        setting("1, greedy", 1, &[strategy(Strategy::ZSTD_greedy), SearchLog(1)]),
+        setting(
+            "1, greedy",
+            1,
+            &[strategy(Strategy::ZSTD_greedy), SearchLog(1)],
+        ),
         setting("-1", -1, &[]),
         setting("-2", -2, &[]),
         setting("-4", -4, &[]),
@@ -124,10 +132,13 @@ fn encrypt(sample: &Sample, total: u64) -> Outcome {
     for frame in [16 << 10, 64 << 10, 256 << 10] {
         let mut copy = sample.clone();
         let (result, took) = timed(|| {
-            copy.iter_mut().flat_map(|piece| piece.chunks_mut(frame)).try_for_each(|contents| {
-                let nonce = Nonce::assume_unique_for_key([0; 12]);
-                key.seal_in_place_separate_tag(nonce, Aad::empty(), contents).map(|_| ())
-            })
+            copy.iter_mut()
+                .flat_map(|piece| piece.chunks_mut(frame))
+                .try_for_each(|contents| {
+                    let nonce = Nonce::assume_unique_for_key([0; 12]);
+                    key.seal_in_place_separate_tag(nonce, Aad::empty(), contents)
+                        .map(|_| ())
+                })
         });
         result?;
         println!("AES-256-GCM, {} KiB: {}", frame >> 10, took.rates(total));

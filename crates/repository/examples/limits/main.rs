@@ -49,7 +49,11 @@ impl Took {
     /// GB/s by the clock and by the processor's time.
     fn rates(self, bytes: u64) -> String {
         let rate = |time: Duration| bytes as f64 / 1e9 / time.as_secs_f64();
-        format!("{:.3} GB/s, {:.3} GB a processor second", rate(self.clock), rate(self.processor))
+        format!(
+            "{:.3} GB/s, {:.3} GB a processor second",
+            rate(self.clock),
+            rate(self.processor)
+        )
     }
 }
 
@@ -59,9 +63,17 @@ fn timed<T>(work: impl FnOnce() -> T) -> (T, Took) {
     let began = Instant::now();
     let result = work();
     let clock = began.elapsed();
-    (result, Took { clock, processor: processor_time().saturating_sub(processor) })
+    (
+        result,
+        Took {
+            clock,
+            processor: processor_time().saturating_sub(processor),
+        },
+    )
 }
 
 fn processor_time() -> Duration {
-    clock_gettime(ClockId::ProcessCPUTime).try_into().unwrap_or_default()
+    clock_gettime(ClockId::ProcessCPUTime)
+        .try_into()
+        .unwrap_or_default()
 }

@@ -39,7 +39,12 @@ pub(crate) fn take(cluster: &Path) -> Result<Sample, Box<dyn Error>> {
         position += size;
     }
     let bytes: usize = sample.iter().map(Vec::len).sum();
-    println!("sample: {} MB of {} MB, {} pieces", bytes / 1_000_000, total / 1_000_000, sample.len());
+    println!(
+        "sample: {} MB of {} MB, {} pieces",
+        bytes / 1_000_000,
+        total / 1_000_000,
+        sample.len()
+    );
     Ok(sample)
 }
 
@@ -79,10 +84,14 @@ pub(crate) fn measure_reading(cluster: &Path) -> Outcome {
 fn read(files: &[(PathBuf, u64)], threads: usize) -> io::Result<()> {
     thread::scope(|scope| {
         let readers: Vec<_> = (0..threads)
-            .map(|number| scope.spawn(move || read_some(files.iter().skip(number).step_by(threads))))
+            .map(|number| {
+                scope.spawn(move || read_some(files.iter().skip(number).step_by(threads)))
+            })
             .collect();
         readers.into_iter().try_for_each(|reader| {
-            reader.join().unwrap_or_else(|_| Err(io::Error::other("a reader panicked")))
+            reader
+                .join()
+                .unwrap_or_else(|_| Err(io::Error::other("a reader panicked")))
         })
     })
 }

@@ -15,9 +15,15 @@ use crate::{Outcome, timed};
 /// Alignment that direct writing wants.
 const ALIGNMENT: usize = 4096;
 /// Large files: as many of these.
-const LARGE: Shape = Shape { files: 16, size: 128 << 20 };
+const LARGE: Shape = Shape {
+    files: 16,
+    size: 128 << 20,
+};
 /// Small files: as many of these.
-const SMALL: Shape = Shape { files: 8000, size: 16 << 10 };
+const SMALL: Shape = Shape {
+    files: 8000,
+    size: 16 << 10,
+};
 /// Directories they lie in.
 const DIRECTORIES: usize = 20;
 /// Bytes of one call.
@@ -50,7 +56,10 @@ impl Method {
     ];
 
     fn is_direct(self) -> bool {
-        matches!(self, Self::Direct | Self::DirectPreallocated | Self::DirectSized)
+        matches!(
+            self,
+            Self::Direct | Self::DirectPreallocated | Self::DirectSized
+        )
     }
 
     fn preallocates(self) -> bool {
@@ -94,7 +103,9 @@ fn write_all(target: &Path, shape: Shape, method: Method, threads: usize) -> io:
             .map(|number| scope.spawn(move || write_some(target, shape, method, number, threads)))
             .collect();
         writers.into_iter().try_for_each(|writer| {
-            writer.join().unwrap_or_else(|_| Err(io::Error::other("a writer panicked")))
+            writer
+                .join()
+                .unwrap_or_else(|_| Err(io::Error::other("a writer panicked")))
         })
     })
 }
@@ -110,14 +121,22 @@ fn write_some(
     let buffer = vec![0x5a_u8; call + ALIGNMENT];
     let start = buffer.as_ptr().align_offset(ALIGNMENT);
     let contents = buffer.get(start..start + call).unwrap_or_default();
-    let flags = if method.is_direct() { OFlags::DIRECT } else { OFlags::empty() };
+    let flags = if method.is_direct() {
+        OFlags::DIRECT
+    } else {
+        OFlags::empty()
+    };
     for number in (first..shape.files).step_by(step) {
         let file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(true)
             .custom_flags(flags.bits().cast_signed())
-            .open(target.join((number % DIRECTORIES).to_string()).join(number.to_string()))?;
+            .open(
+                target
+                    .join((number % DIRECTORIES).to_string())
+                    .join(number.to_string()),
+            )?;
         if method.preallocates() {
             fallocate(&file, FallocateFlags::empty(), 0, shape.size as u64)?;
         }

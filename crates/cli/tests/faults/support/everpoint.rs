@@ -2,13 +2,15 @@
 
 use std::{
     ffi::OsStr,
-    fs, io,
+    fs,
+    hash::{DefaultHasher, Hasher},
+    io,
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use everpoint_testkit::{Account, Cluster, Scratch};
 use serde_json::Value;
 
@@ -46,7 +48,10 @@ impl Everpoint {
         let mut everpoint = Self::without_repository()?;
         everpoint.account = Account::for_servers()?;
         everpoint.program = everpoint.path("everpoint");
-        fs::copy(env!("CARGO_BIN_EXE_everpoint"), &everpoint.program)?;
+        // By another process: one that another test starts meanwhile must not inherit the open file.
+        let mut copy = Command::new("cp");
+        copy.arg(env!("CARGO_BIN_EXE_everpoint"));
+        ensure!(copy.arg(&everpoint.program).status()?.success());
         everpoint.init()
     }
 
@@ -196,13 +201,14 @@ impl Everpoint {
         Ok(found)
     }
 
-    /// The whole repository: every object with its bytes.
-    pub fn contents(&self) -> Result<Vec<(String, Vec<u8>)>> {
+    /// The whole repository: every object with a hash of its bytes.
+    pub fn contents(&self) -> Result<Vec<(String, u64)>> {
         let objects = self.objects("")?.into_iter();
         objects
             .map(|name| {
-                let bytes = fs::read(self.repository().join(&name))?;
-                Ok((name, bytes))
+                let mut hasher = DefaultHasher::new();
+                hasher.write(&fs::read(self.repository().join(&name))?);
+                Ok((name, hasher.finish()))
             })
             .collect()
     }

@@ -1,14 +1,20 @@
 //! What the tests share: the program with a repository of its own, and waiting for what is bound to happen.
 
+mod aging;
 mod everpoint;
+mod flushed;
+mod proxy;
 mod running;
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use everpoint_repository::ObjectId;
+use everpoint_testkit::Cluster;
 
 pub use everpoint::{Everpoint, Finished};
+pub use flushed::{FlushedWatch, stored_until};
+pub use proxy::Proxy;
 pub use running::Running;
 
 /// How long anything may take on a busy machine before a test gives up on it.
@@ -25,6 +31,16 @@ pub async fn until(what: &str, mut is_so: impl AsyncFnMut() -> Result<bool>) -> 
         tokio::time::sleep(POLL).await;
     }
     Ok(())
+}
+
+/// Waits until a server has noticed that every everpoint is gone, however it ended.
+pub async fn until_let_go(cluster: &Cluster) -> Result<()> {
+    let sql = "SELECT count(*) FROM pg_stat_activity
+        WHERE application_name LIKE 'everpoint%' AND application_name <> 'everpoint-testkit'";
+    until("the server has let the sessions go", async || {
+        Ok(cluster.value("postgres", sql).await? == "0")
+    })
+    .await
 }
 
 /// A random number below `limit`. What hangs on it says so where it fails.

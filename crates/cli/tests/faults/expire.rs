@@ -1,0 +1,195 @@
+//! `everpoint expire`: what goes, what stays, and what an interruption leaves.
+
+use std::{
+    fs,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use everpoint_testkit::{Cluster, StopMode};
+use serde_json::{Value, json};
+
+use crate::{
+    on_15_and_18,
+    support::{Everpoint, random_below, until_let_go},
+};
+
+const EXPIRE: [&str; 4] = ["expire", "main", "--retention-days", "7"];
+/// Expiries killed in the test of it.
+const KILLED: u32 = 8;
+
+/// Backups of a table that grew by ten rows before each.
+struct Aged {
+    everpoint: Everpoint,
+    cluster: Cluster,
+    /// From the oldest to the newest: identifiers and positions.
+    backups: Vec<(String, String)>,
+}
+
+/// Three full backups and two differentials: two of more than two weeks ago, two of ten days, one of now.
+async fn aged_backups(major: u16) -> Result<Aged> {
+    let everpoint = Everpoint::new()?;
+    let cluster = Cluster::builder(major).start().await?;
+    cluster.sql("postgres", "CREATE TABLE t (a int)").await?;
+    everpoint.add(&cluster)?;
+    let mut backups = Vec::new();
+    for (kind, days) in [
+        ("full", 20),
+        ("differential", 19),
+        ("full", 10),
+        ("differential", 9),
+        ("full", 0),
+    ] {
+        cluster
+            .sql("postgres", "INSERT INTO t SELECT generate_series(1, 10)")
+            .await?;
+        let row = everpoint.json(["backup", "main", "--type", kind])?;
+        let text = |name: &str| row[name].as_str().unwrap().to_owned();
+        assert_eq!(text("type"), kind);
+        everpoint.age(&text("id"), days).await?;
+        backups.push((text("id"), text("stop_lsn")));
+    }
+    everpoint.verify()?;
+    Ok(Aged {
+        everpoint,
+        cluster,
+        backups,
+    })
+}
+
+impl Aged {
+    fn ids(&self, chosen: &[usize]) -> Vec<&str> {
+        chosen
+            .iter()
+            .map(|index| self.backups[*index].0.as_str())
+            .collect()
+    }
+
+    /// Restores to the end of a backup, and expects the rows there were.
+    async fn restore(&self, index: usize) -> Result<()> {
+        let to = self.everpoint.path(&format!("restored-{index}"));
+        let to = to.to_str().context("a path")?;
+        let lsn = &self.backups[index].1;
+        let restored = self
+            .everpoint
+            .json(["restore", "instance", "main", "--lsn", lsn, "--to", to])?;
+        assert_eq!(restored["backup"], self.backups[index].0.as_str());
+        let restored = Cluster::adopt(to.as_ref(), self.cluster.major()).await?;
+        restored.wait_until_promoted().await?;
+        let rows = restored.value("postgres", "SELECT count(*) FROM t").await?;
+        assert_eq!(rows, ((index + 1) * 10).to_string());
+        Ok(())
+    }
+}
+
+fn without(mut value: Value, names: &[&str]) -> Value {
+    for name in names {
+        value.as_object_mut().unwrap().remove(*name);
+    }
+    value
+}
+
+on_15_and_18! {
+    async fn what_is_announced_goes_and_what_stays_can_be_restored(server: Server) -> Result<()> {
+        let aged = aged_backups(server.major()).await?;
+        let everpoint = &aged.everpoint;
+        let before = everpoint.contents()?;
+        let announced = everpoint.json(EXPIRE.iter().chain(&["--dry-run"]))?;
+        assert_eq!(everpoint.contents()?, before, "a dry run changed something");
+        assert_eq!(announced["deleted_backups"], json!(aged.ids(&[0, 1])));
+        assert_eq!(announced["kept_backups"], json!(aged.ids(&[2, 3, 4])));
+        assert!(announced["deleted_log_backups"].as_u64() > Some(0), "{announced}");
+        let table = everpoint.succeed(EXPIRE.iter().chain(&["--dry-run"]))?.stdout;
+
+        // Nothing can be said to be older than ten years, so nothing goes.
+        let all = ["expire", "main", "--retention-days", "3650"];
+        let kept = everpoint.json(all)?;
+        assert_eq!(kept["deleted_backups"], json!([]));
+        assert_eq!(everpoint.contents()?, before);
+
+        let done = everpoint.json(EXPIRE)?;
+        let passing = ["dry_run", "window_start"];
+        assert_eq!(without(done, &passing), without(announced, &passing));
+        assert!(table.contains(&format!("would delete backup {}", aged.backups[0].0)), "{table}");
+        assert_eq!(everpoint.backup_ids()?, aged.ids(&[2, 3, 4]));
+        everpoint.verify()?;
+        // The second full backup refers to packs of the first, which is forgotten.
+        let of_first = format!("instances/main/packs/{}", aged.backups[0].0);
+        assert!(!everpoint.objects(&of_first)?.is_empty(), "nothing was shared");
+        for index in [2, 3, 4] {
+            aged.restore(index).await?;
+        }
+        let gone = ["restore", "instance", "main", "--to", "/nowhere", "--lsn", &aged.backups[0].1];
+        everpoint.run(gone)?.expect(3).says(&aged.backups[2].1);
+
+        // Again, there is nothing more to do; and then backups go on.
+        let after = everpoint.contents()?;
+        let again = everpoint.json(EXPIRE)?;
+        assert_eq!(again["deleted_backups"], json!([]));
+        assert_eq!(again["deleted_log_backups"], 0);
+        assert_eq!(everpoint.contents()?, after);
+        everpoint.json(["backup", "main", "--type", "differential"])?;
+        everpoint.verify()
+    }
+
+    async fn a_killed_expiry_leaves_only_what_the_next_one_removes(server: Server) -> Result<()> {
+        let aged = aged_backups(server.major()).await?;
+        let everpoint = &aged.everpoint;
+        let copy = everpoint.path("copy");
+        copy_directory(&everpoint.repository(), &copy)?;
+        let begun = Instant::now();
+        everpoint.json(EXPIRE)?;
+        let whole = begun.elapsed();
+        let names = |objects: Vec<(String, u64)>| objects.into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        let expected = names(everpoint.contents()?);
+        for round in 0..KILLED {
+            fs::remove_dir_all(everpoint.repository())?;
+            copy_directory(&copy, &everpoint.repository())?;
+            let running = everpoint.start(EXPIRE)?;
+            // What comes at the end is over in a moment: half of the kills fall there.
+            let part = match round % 2 {
+                0 => random_below(1000),
+                _ => 800 + random_below(300),
+            };
+            let after = whole * u32::try_from(part)? / 1000;
+            tokio::time::sleep(after.max(Duration::from_millis(1))).await;
+            running.kill()?;
+            // Everything that is still listed is whole.
+            everpoint.verify()?;
+            for id in aged.ids(&[2, 3, 4]) {
+                assert!(everpoint.backup_ids()?.iter().any(|kept| kept == id), "killed after {after:?}");
+            }
+            until_let_go(&aged.cluster).await?;
+            everpoint.json(EXPIRE)?;
+            assert_eq!(names(everpoint.contents()?), expected, "killed after {after:?}");
+            everpoint.verify()?;
+        }
+        aged.restore(3).await
+    }
+
+    async fn a_server_that_is_gone_is_not_asked_only_when_told_so(server: Server) -> Result<()> {
+        let mut aged = aged_backups(server.major()).await?;
+        aged.cluster.stop(StopMode::Immediate).await?;
+        let everpoint = &aged.everpoint;
+        let before = everpoint.contents()?;
+        everpoint.run(EXPIRE)?.expect(3).says("--without-server");
+        assert_eq!(everpoint.contents()?, before);
+        everpoint.json(EXPIRE.iter().chain(&["--dry-run"]))?;
+        everpoint.json(EXPIRE.iter().chain(&["--without-server"]))?;
+        assert_eq!(everpoint.backup_ids()?, aged.ids(&[2, 3, 4]));
+        everpoint.verify()
+    }
+}
+
+fn copy_directory(from: &std::path::Path, to: &std::path::Path) -> Result<()> {
+    ensure!(
+        Command::new("cp")
+            .arg("-a")
+            .arg(from)
+            .arg(to)
+            .status()?
+            .success()
+    );
+    Ok(())
+}

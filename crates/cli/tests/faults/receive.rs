@@ -1,0 +1,358 @@
+//! `everpoint wal receive`: through restarts, cuts, kills, lost log and promotions.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use everpoint_pgformat::{Lsn, wal::segment::SegmentSize};
+use everpoint_testkit::{Cluster, Ledger, StopMode, Target, Workload, compare};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::{
+    on_15_and_18,
+    support::{Everpoint, FlushedWatch, Proxy, Running, random_below, stored_until, until},
+};
+
+const RECEIVE: [&str; 5] = ["wal", "receive", "main", "--interval", "1s"];
+/// Log waits for an hour: it is stored only for another reason.
+const RECEIVE_SELDOM: [&str; 5] = ["wal", "receive", "main", "--interval", "1h"];
+
+fn log_of(everpoint: &Everpoint) -> PathBuf {
+    everpoint.repository().join("instances/main/log")
+}
+
+async fn until_stored(everpoint: &Everpoint, lsn: Lsn) -> Result<()> {
+    let log = log_of(everpoint);
+    until(&format!("log up to {lsn} is stored"), async || {
+        Ok(stored_until(&log) >= lsn)
+    })
+    .await
+}
+
+async fn end(mut receiver: Running) -> Result<()> {
+    receiver.signal(Signal::TERM)?;
+    receiver.wait().await?.expect(0);
+    Ok(())
+}
+
+/// That there is one stretch in which every point can be restored, up to `lsn` at least, and no gap.
+fn assert_whole(status: &Value, lsn: Lsn) -> Result<()> {
+    assert_eq!(status["gaps"], serde_json::json!([]), "{status}");
+    assert_eq!(status["backup_needed"], false, "{status}");
+    assert_eq!(
+        status["ranges"].as_array().map(Vec::len),
+        Some(1),
+        "{status}"
+    );
+    let latest: Lsn = status["ranges"][0]["latest_lsn"]
+        .as_str()
+        .context("an LSN")?
+        .parse()?;
+    assert!(latest >= lsn, "{lsn} is not in {status}");
+    Ok(())
+}
+
+/// Restores to a target and returns the running server.
+async fn restore(
+    everpoint: &Everpoint,
+    name: &str,
+    target: &[&str],
+    major: u16,
+) -> Result<Cluster> {
+    let to = everpoint.path(name);
+    let to = to.to_str().context("a path")?;
+    let arguments = ["restore", "instance", "main", "--to", to];
+    everpoint.succeed(arguments.iter().chain(target))?;
+    let restored = Cluster::adopt(to.as_ref(), major).await?;
+    restored.wait_until_promoted().await?;
+    Ok(restored)
+}
+
+async fn check_latest(everpoint: &Everpoint, cluster: &Cluster, ledger: &Ledger) -> Result<()> {
+    let expected = compare::fingerprint(cluster).await?;
+    let restored = restore(everpoint, "latest", &["--latest"], cluster.major()).await?;
+    ledger
+        .check(&restored.connect("postgres").await?, Target::Latest)
+        .await?;
+    compare::assert_same(&expected, &compare::fingerprint(&restored).await?);
+    Ok(())
+}
+
+on_15_and_18! {
+    async fn no_log_is_lost_over_restarts_cuts_and_kills(server: Server) -> Result<()> {
+        let everpoint = Everpoint::new()?;
+        let mut cluster = Cluster::builder(server.major()).on_loopback().start().await?;
+        let proxy = Proxy::to(cluster.port()).await?;
+        let through = format!("host=127.0.0.1 port={} user=postgres dbname=postgres sslmode=disable", proxy.port());
+        everpoint.add_by(&through)?;
+        let watch = FlushedWatch::begin(&cluster, log_of(&everpoint)).await?;
+        let mut receiver = everpoint.start(RECEIVE)?;
+        receiver.wait_until_it_says("streaming from").await?;
+        let mut workload = Workload::new("postgres").start(&cluster).await?;
+        workload.wait_for_commits(50).await?;
+        everpoint.back_up()?;
+        for round in 0..6 {
+            let commits = 100 + usize::try_from(random_below(300))?;
+            workload.wait_for_commits(commits).await?;
+            match round % 3 {
+                0 => proxy.cut(),
+                1 => {
+                    receiver.kill()?;
+                    workload.wait_for_commits(200).await?;
+                    receiver = everpoint.start(RECEIVE)?;
+                }
+                _ => {
+                    let mode = if round == 2 { StopMode::Fast } else { StopMode::Immediate };
+                    cluster.stop(mode).await?;
+                    cluster.start().await?;
+                    let ledger = workload.stop().await?;
+                    workload = Workload::new("postgres").resume(&cluster, ledger).await?;
+                }
+            }
+        }
+        proxy.cut();
+        workload.wait_for_commits(100).await?;
+        let ledger = workload.stop().await?;
+        let lsn: Lsn = cluster.value("postgres", "SELECT pg_current_wal_flush_lsn()").await?.parse()?;
+        until_stored(&everpoint, lsn).await?;
+        watch.end().await?;
+        assert!(receiver.is_alive(), "{}", receiver.printed()?);
+        end(receiver).await?;
+        assert_whole(&everpoint.status()?, lsn)?;
+        everpoint.verify()?;
+        check_latest(&everpoint, &cluster, &ledger).await
+    }
+
+    async fn a_second_receiver_is_refused_and_names_the_first(server: Server) -> Result<()> {
+        let everpoint = Everpoint::new()?;
+        let cluster = Cluster::builder(server.major()).start().await?;
+        everpoint.add(&cluster)?;
+        let mut first = everpoint.start(RECEIVE)?;
+        first.wait_until_it_says("streaming from").await?;
+        let pid = "SELECT pid FROM pg_locks WHERE locktype = 'advisory'";
+        let pid = cluster.value("postgres", pid).await?;
+        let second = everpoint.run(RECEIVE)?.expect(3);
+        second.says("runs already").says(&format!("server process {pid}"));
+        assert!(first.is_alive());
+        end(first).await?;
+        // Gone, it stands in nobody's way.
+        let mut third = everpoint.start(RECEIVE)?;
+        third.wait_until_it_says("streaming from").await?;
+        end(third).await
+    }
+
+    async fn what_was_received_is_stored_when_it_is_told_to_end(server: Server) -> Result<()> {
+        let everpoint = Everpoint::new()?;
+        let cluster = Cluster::builder(server.major()).start().await?;
+        everpoint.add(&cluster)?;
+        everpoint.back_up()?;
+        let mut receiver = everpoint.start(RECEIVE_SELDOM)?;
+        receiver.wait_until_it_says("streaming from").await?;
+        let workload = Workload::new("postgres").start(&cluster).await?;
+        workload.wait_for_commits(50).await?;
+        let ledger = workload.stop().await?;
+        let lsn: Lsn = cluster.value("postgres", "SELECT pg_current_wal_flush_lsn()").await?.parse()?;
+        // What was sent may be on its way; the receiver tells the server what it has.
+        let written = format!("SELECT coalesce(max(write_lsn) >= '{lsn}', false) FROM pg_stat_replication");
+        cluster.wait_until_true(&written, "have it received").await?;
+        assert!(stored_until(&log_of(&everpoint)) < lsn, "it was stored before it was due");
+        end(receiver).await?;
+        assert!(stored_until(&log_of(&everpoint)) >= lsn);
+        assert_whole(&everpoint.status()?, lsn)?;
+        everpoint.verify()?;
+        check_latest(&everpoint, &cluster, &ledger).await
+    }
+
+    async fn a_servers_fast_shutdown_is_not_held_up_and_its_last_log_is_stored(server: Server) -> Result<()> {
+        let everpoint = Everpoint::new()?;
+        // Without a time-out only the receiver's answer lets the server go.
+        let mut cluster = Cluster::builder(server.major()).setting("wal_sender_timeout = 0").start().await?;
+        everpoint.add(&cluster)?;
+        let mut receiver = everpoint.start(RECEIVE_SELDOM)?;
+        receiver.wait_until_it_says("streaming from").await?;
+        let workload = Workload::new("postgres").start(&cluster).await?;
+        workload.wait_for_commits(50).await?;
+        everpoint.back_up()?;
+        workload.wait_for_commits(200).await?;
+        cluster.stop(StopMode::Fast).await?;
+        let ledger = workload.stop().await?;
+        let control = cluster.server().run("pg_controldata", [cluster.data_directory()]).await?;
+        let shutdown = control.lines().find_map(|line| line.strip_prefix("Latest checkpoint location:"));
+        let shutdown: Lsn = shutdown.context("a checkpoint")?.trim().parse()?;
+        until_stored(&everpoint, shutdown).await?;
+        assert!(receiver.is_alive(), "{}", receiver.printed()?);
+        let restored = restore(&everpoint, "stopped", &["--latest"], server.major()).await?;
+        ledger.check(&restored.connect("postgres").await?, Target::Latest).await?;
+        cluster.start().await?;
+        let lsn = cluster.switch_wal().await?;
+        receiver.signal(Signal::TERM)?;
+        receiver.wait().await?.expect(0);
+        everpoint.back_up()?;
+        assert_whole(&everpoint.status()?, lsn)
+    }
+
+    async fn log_lost_with_a_dropped_slot_is_recorded_and_a_backup_asked_for(server: Server) -> Result<()> {
+        let cluster = small_logs(server.major()).start().await?;
+        let lose = async |cluster: &Cluster| {
+            cluster.sql("postgres", "SELECT pg_drop_replication_slot('everpoint_main')").await?;
+            for _ in 0..3 {
+                cluster.sql("postgres", "INSERT INTO t SELECT generate_series(1, 10000)").await?;
+                cluster.sql("postgres", "SELECT pg_switch_wal()").await?;
+                cluster.checkpoint().await?;
+            }
+            Ok(())
+        };
+        lost_log_is_a_gap(cluster, lose).await
+    }
+
+    async fn log_lost_by_a_slot_that_kept_too_much_is_recorded_and_a_backup_asked_for(server: Server) -> Result<()> {
+        let cluster = small_logs(server.major()).setting("max_slot_wal_keep_size = 2MB").start().await?;
+        let lose = async |cluster: &Cluster| {
+            let lost = "SELECT wal_status = 'lost' FROM pg_replication_slots";
+            until("the slot is lost", async || {
+                cluster.sql("postgres", "INSERT INTO t SELECT generate_series(1, 10000)").await?;
+                cluster.sql("postgres", "SELECT pg_switch_wal()").await?;
+                cluster.checkpoint().await?;
+                Ok(cluster.value("postgres", lost).await? == "t")
+            })
+            .await
+        };
+        lost_log_is_a_gap(cluster, lose).await
+    }
+
+    async fn log_goes_on_over_the_promotion_of_the_standby_it_comes_from(server: Server) -> Result<()> {
+        let everpoint = Everpoint::new()?;
+        let mut primary = Cluster::builder(server.major()).start().await?;
+        let workload = Workload::new("postgres").start(&primary).await?;
+        let standby = primary.make_standby().await?;
+        everpoint.add(&standby)?;
+        let mut receiver = everpoint.start(RECEIVE)?;
+        receiver.wait_until_it_says("on timeline 1").await?;
+        workload.wait_for_commits(100).await?;
+        // A standby writes no log of its own: what the backup waits for comes from the primary.
+        everpoint.back_up()?;
+        workload.wait_for_commits(200).await?;
+        primary.stop(StopMode::Fast).await?;
+        let ledger = workload.stop().await?;
+        standby.promote().await?;
+        receiver.wait_until_it_says("on timeline 2").await?;
+        let workload = Workload::new("postgres").resume(&standby, ledger).await?;
+        workload.wait_for_commits(200).await?;
+        let ledger = workload.stop().await?;
+        let lsn: Lsn = standby.value("postgres", "SELECT pg_current_wal_flush_lsn()").await?.parse()?;
+        until_stored(&everpoint, lsn).await?;
+        assert!(receiver.is_alive(), "{}", receiver.printed()?);
+        assert_whole(&everpoint.status()?, lsn)?;
+        end(receiver).await?;
+        everpoint.verify()?;
+        check_latest(&everpoint, &standby, &ledger).await
+    }
+}
+
+/// Little log is kept, so that it is soon gone.
+fn small_logs(major: u16) -> everpoint_testkit::ClusterBuilder {
+    Cluster::builder(major)
+        .wal_segment_size(SegmentSize::try_from(1 << 20).unwrap())
+        .setting("min_wal_size = 2MB")
+        .setting("max_wal_size = 2MB")
+        .setting("wal_keep_size = 0")
+}
+
+async fn lost_log_is_a_gap(
+    cluster: Cluster,
+    lose: impl AsyncFn(&Cluster) -> Result<()>,
+) -> Result<()> {
+    let everpoint = Everpoint::new()?;
+    cluster.sql("postgres", "CREATE TABLE t (a int)").await?;
+    everpoint.add(&cluster)?;
+    let mut receiver = everpoint.start(RECEIVE)?;
+    receiver.wait_until_it_says("streaming from").await?;
+    everpoint.back_up()?;
+    cluster.sql("postgres", "INSERT INTO t VALUES (-1)").await?;
+    until_stored(&everpoint, cluster.current_lsn().await?).await?;
+    end(receiver).await?;
+    let before = everpoint.status()?;
+    let last: Lsn = before["ranges"][0]["latest_lsn"]
+        .as_str()
+        .context("an LSN")?
+        .parse()?;
+    lose(&cluster).await?;
+    let inside = cluster.moment().await?;
+
+    // The same whether a receiver or its successor finds it, and recorded once.
+    for _ in 0..2 {
+        let mut receiver = everpoint.start(RECEIVE)?;
+        receiver.wait_until_it_says("streaming from").await?;
+        end(receiver).await?;
+    }
+    let mut receiver = everpoint.start(RECEIVE)?;
+    receiver.wait_until_it_says("streaming from").await?;
+    cluster.sql("postgres", "INSERT INTO t VALUES (-2)").await?;
+    let after = cluster.current_lsn().await?;
+    until_stored(&everpoint, after).await?;
+    let status = everpoint.status()?;
+    assert_eq!(status["gaps"].as_array().map(Vec::len), Some(1), "{status}");
+    let gap = &status["gaps"][0];
+    let position = |name: &str| gap[name].as_str().unwrap().parse::<Lsn>();
+    let (from, to) = (position("from")?, position("to")?);
+    assert_eq!(from, last, "{status}");
+    assert!(to > from && to <= after, "{status}");
+    assert_eq!(status["backup_needed"], true, "{status}");
+    everpoint
+        .succeed(["status"])?
+        .says("GAP")
+        .says("TAKE A BACKUP: everpoint backup main");
+
+    // A gap is known: it is no damage.
+    everpoint.verify()?;
+    let to_nowhere = everpoint.path("nowhere");
+    let to_nowhere = to_nowhere.to_str().context("a path")?;
+    let middle = Lsn::new((from.get() + to.get()) / 2).to_string();
+    let refused = everpoint
+        .run([
+            "restore", "instance", "main", "--lsn", &middle, "--to", to_nowhere,
+        ])?
+        .expect(3);
+    refused.says(&last.to_string());
+    let time = inside.time.to_string();
+    everpoint
+        .run([
+            "restore", "instance", "main", "--at", &time, "--to", to_nowhere,
+        ])?
+        .expect(3);
+    assert!(!everpoint.path("nowhere").exists());
+
+    let backup = everpoint.back_up()?;
+    cluster.sql("postgres", "INSERT INTO t VALUES (-3)").await?;
+    let lsn = cluster.current_lsn().await?;
+    until_stored(&everpoint, lsn).await?;
+    end(receiver).await?;
+    let status = everpoint.status()?;
+    assert_eq!(status["backup_needed"], false, "{status}");
+    assert_eq!(
+        status["ranges"].as_array().map(Vec::len),
+        Some(2),
+        "{status}"
+    );
+    // Now both nearest points are known.
+    let refused = everpoint
+        .run([
+            "restore", "instance", "main", "--lsn", &middle, "--to", to_nowhere,
+        ])?
+        .expect(3);
+    refused
+        .says(&last.to_string())
+        .says(backup["stop_lsn"].as_str().context("an LSN")?);
+    let rows = "SELECT count(*) FROM t WHERE a < 0";
+    let restored = restore(&everpoint, "behind", &["--latest"], cluster.major()).await?;
+    assert_eq!(restored.value("postgres", rows).await?, "3");
+    let restored = restore(
+        &everpoint,
+        "before",
+        &["--lsn", &last.to_string()],
+        cluster.major(),
+    )
+    .await?;
+    assert_eq!(restored.value("postgres", rows).await?, "1");
+    everpoint.verify()
+}
