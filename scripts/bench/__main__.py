@@ -12,7 +12,7 @@ import cluster
 import report
 from measure import Bench, directory_size, files
 from server import Account, Server, programs
-from tools import Everpoint, PgBackRest, PgBasebackup, archive_command
+from tools import Archiving, Everpoint, PgBackRest, PgBasebackup
 
 SETTINGS = {
     "autovacuum": "off", "checkpoint_timeout": "1h", "max_wal_size": "8GB", "shared_buffers": "256MB",
@@ -22,7 +22,7 @@ FREE_BYTES = 30 << 30
 # ext4 does not use the inodes of deleted files again for this long, and looks for others slowly meanwhile.
 INODE_SECONDS = 40
 STEPS = ("full", "again", "restore", "differential")
-TOOLS = {tool.name: tool for tool in (Everpoint, PgBackRest, PgBasebackup)}
+TOOLS = ("everpoint", "pgbackrest", "pg_basebackup")
 
 
 def say(text):
@@ -45,6 +45,8 @@ def arguments():
                         help="read what will be read before each run, or drop caches (as root)")
     parser.add_argument("--tools", type=several(TOOLS), default=list(TOOLS), help=",".join(TOOLS))
     parser.add_argument("--steps", type=several(STEPS), default=list(STEPS), help=",".join(STEPS))
+    parser.add_argument("--pgbackrest", action="append", metavar="PROGRAM",
+                        help="another pgbackrest than the one in PATH; may be given several times")
     parser.add_argument("--output", type=Path, default=Path("target/bench/results.md"))
     chosen = parser.parse_args()
     if chosen.cache == "cold" and os.getuid() != 0:
@@ -55,7 +57,14 @@ def arguments():
 class Rounds:
     def __init__(self, chosen, bench, root):
         self.chosen, self.bench, self.root = chosen, bench, root
-        self.tools = [TOOLS[name](bench, root, chosen.jobs) for name in chosen.tools]
+        self.tools = []
+        if "everpoint" in chosen.tools:
+            self.tools.append(Everpoint(bench, root, chosen.jobs))
+        if "pgbackrest" in chosen.tools:
+            programs_asked = chosen.pgbackrest or ["pgbackrest"]
+            self.tools += [PgBackRest(bench, root, chosen.jobs, program) for program in programs_asked]
+        if "pg_basebackup" in chosen.tools:
+            self.tools.append(PgBasebackup(bench, root, chosen.jobs))
         self.incremental = [tool for tool in self.tools if hasattr(tool, "restore")]
         self.results, self.changed = {}, {}
 
@@ -71,7 +80,8 @@ class Rounds:
 
     def round(self, number):
         say(f"round {number + 1} of {self.chosen.runs}")
-        self.clean()
+        if self.clean():
+            time.sleep(INODE_SECONDS)
         for tool in self.turn(self.tools, number):
             tool.prepare()
             self.note("full", tool, tool.full())
@@ -80,7 +90,7 @@ class Rounds:
                 self.note("full again", tool, tool.full())
         if "restore" in self.chosen.steps:
             for tool in self.turn(self.incremental, number):
-                target = self.root / f"restored-{tool.name}"
+                target = tool.repository.with_name(f"restored-{tool.repository.name}")
                 self.note("restore", tool, tool.restore(target))
                 if number == 0 and tool.name == Everpoint.name:
                     self.check(target)
@@ -103,12 +113,11 @@ class Rounds:
 
     def clean(self):
         """Removes what the last round made."""
-        left = [self.root / f"restored-{name}" for name in TOOLS] + [tool.repository for tool in self.tools]
-        left = [path for path in left if path.exists()]
+        left = [path for path in self.root.glob("restored-*") if path.is_dir()]
+        left += [tool.repository for tool in self.tools if tool.repository.exists()]
         for path in left:
             shutil.rmtree(path)
-        if left:
-            time.sleep(INODE_SECONDS)
+        return bool(left)
 
     def check(self, restored):
         """A backup that cannot be restored has no speed: the restored cluster must hold what the first does."""
@@ -136,10 +145,10 @@ def main():
         raise SystemExit(f"bench: {root} wants {FREE_BYTES >> 30} GiB free; set EVERPOINT_BENCH_DIR")
     log = root / "commands.log"
     log.write_bytes(b"")
-    settings = SETTINGS | {"archive_command": archive_command(root)}
+    settings = SETTINGS | {"archive_command": Archiving.command(root)}
     with Server(account, data, root / "socket", settings) as server:
         sizes = [size for _, size in files(data / "base")]
-        rounds = Rounds(chosen, Bench(account, server, log, chosen.cache), root)
+        rounds = Rounds(chosen, Bench(account, server, Archiving(root), log, chosen.cache), root)
         facts = {
             "machine": report.machine(root), "jobs": chosen.jobs, "cache": chosen.cache,
             "cluster": {"bytes": sum(sizes), "files": len(sizes)},
@@ -154,6 +163,7 @@ def main():
                 report.write(chosen.output, facts, rounds.results)
         finally:
             stop_slots(server)
+            rounds.clean()
     say(f"results are in {chosen.output} and {chosen.output.with_suffix('.json')}")
     print(chosen.output.read_text())
 

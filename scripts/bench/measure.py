@@ -65,8 +65,9 @@ def _machine_cpu_seconds():
 class Bench:
     """How commands are run: by whom, against which server, with caches in which state."""
 
-    def __init__(self, account, server, log, cache):
-        self.account, self.server, self.log, self.cache = account, server, Path(log), cache
+    def __init__(self, account, server, archiving, log, cache):
+        self.account, self.server, self.archiving = account, server, archiving
+        self.log, self.cache = Path(log), cache
 
     def run(self, command, environment=None):
         """Runs a command that is not measured."""

@@ -74,44 +74,68 @@ class Everpoint:
         self.receiver.stop()
 
 
+class Archiving:
+    """The server's archive_command: archives for who wants log now, and throws it away when nobody does."""
+
+    def __init__(self, root):
+        self.script, self.wanted = root / "archive.sh", {}
+        self.script.unlink(missing_ok=True)
+
+    @staticmethod
+    def command(root):
+        return f"test ! -e {root}/archive.sh || sh -e {root}/archive.sh %p"
+
+    def begin(self, tool, command):
+        self._write(self.wanted | {tool: command})
+
+    def end(self, tool):
+        self._write({other: command for other, command in self.wanted.items() if other != tool})
+
+    def _write(self, wanted):
+        self.wanted = wanted
+        new = self.script.with_suffix(".new")
+        new.write_text("".join(f'{command} "$1"\n' for command in wanted.values()))
+        new.rename(self.script)
+
+
 class PgBackRest:
-    name = "pgbackrest"
     stanza = "bench"
 
-    def __init__(self, bench, root, jobs):
-        self.bench, self.repository = bench, root / "pgbackrest"
-        self.version = version_of(["pgbackrest", "version"])
+    def __init__(self, bench, root, jobs, program="pgbackrest"):
+        self.bench, self.program = bench, program
+        self.version = version_of([program, "version"])
+        self.name = self.version.lower()
+        place = self.name.replace(" ", "-")
+        self.repository = root / place
         numbers = tuple(map(int, re.findall(r"\d+", self.version)[:2]))
-        self.archiving = root / "pgbackrest.archiving"
-        self.archiving.unlink(missing_ok=True)
-        self.configuration = root / "pgbackrest.conf"
-        self.options = {
+        self.configuration = root / f"{place}.conf"
+        options = {
             "repo1-path": self.repository, "repo1-cipher-type": "aes-256-cbc", "repo1-cipher-pass": "bench" * 8,
             "repo1-retention-full": 9, "repo1-bundle": "y", "compress-type": "zst", "compress-level": 1,
             "process-max": jobs, "start-fast": "y", "log-level-console": "warn", "log-level-file": "off",
-            "lock-path": root / "pgbackrest.lock", "spool-path": root / "pgbackrest.spool",
+            "lock-path": root / f"{place}.lock", "spool-path": root / f"{place}.spool",
         }
         if numbers >= (2, 46):
-            self.options["repo1-block"] = "y"
-        text = ["[global]", *(f"{name}={value}" for name, value in self.options.items()), f"[{self.stanza}]",
+            options["repo1-block"] = "y"
+        text = ["[global]", *(f"{name}={value}" for name, value in options.items()), f"[{self.stanza}]",
                 f"pg1-path={bench.server.data}", f"pg1-socket-path={bench.server.sockets}", f"pg1-port={PORT}",
                 f"pg1-user={SUPERUSER}"]
         self.configuration.write_text("\n".join(text) + "\n")
-        for place in ("pgbackrest.lock", "pgbackrest.spool"):
-            bench.account.make_directory(root / place)
+        for name in ("lock-path", "spool-path"):
+            bench.account.make_directory(options[name])
 
     def command(self, *arguments):
-        return ["pgbackrest", f"--config={self.configuration}", f"--stanza={self.stanza}", *arguments]
+        return [self.program, f"--config={self.configuration}", f"--stanza={self.stanza}", *arguments]
 
     def prepare(self):
         self.bench.account.make_empty(self.repository)
         self.bench.run(self.command("stanza-create"))
 
     def backup(self, kind):
-        self.archiving.touch()
+        self.begin_log()
         took = self.bench.measure(
             self.command(f"--type={kind}", "backup"), None, [self.bench.server.data], self.repository)
-        self.archiving.unlink()
+        self.bench.archiving.end(self.name)
         return took
 
     def full(self):
@@ -125,18 +149,12 @@ class PgBackRest:
         return self.bench.measure(self.command(f"--pg1-path={target}", "restore"), None, [self.repository])
 
     def begin_log(self):
-        self.archiving.touch()
+        self.bench.archiving.begin(self.name, " ".join(self.command("archive-push")))
 
     def end_log(self, _position, segment):
         sql = self.bench.server.sql
         wait_for(lambda: sql(f"SELECT last_archived_wal >= '{segment}' FROM pg_stat_archiver") == "t")
-        self.archiving.unlink()
-
-
-def archive_command(root):
-    """Archives while pgBackRest wants it, and throws log away at other times."""
-    push = f"pgbackrest --config={root}/pgbackrest.conf --stanza={PgBackRest.stanza} archive-push %p"
-    return f"test ! -e {root}/pgbackrest.archiving || {push}"
+        self.bench.archiving.end(self.name)
 
 
 class PgBasebackup:
