@@ -197,6 +197,12 @@ on_15_and_18! {
         let restored = Cluster::adopt(to.as_ref(), server.major()).await?;
         restored.wait_until_promoted().await?;
         ledger.check(&restored.connect("postgres").await?, Target::Lsn(lsn.parse()?)).await?;
+        // A database that was being dropped at that position is there as an invalid one.
+        let invalid = "SELECT datname FROM pg_database WHERE datconnlimit = -2";
+        for name in restored.rows("postgres", invalid).await?.concat() {
+            assert_eq!(name, "changing");
+            restored.sql("postgres", &format!("DROP DATABASE {name}")).await?;
+        }
         compare::check_integrity(&restored).await?;
         drop(restored);
         let to = everpoint.path("latest");
