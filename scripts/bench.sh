@@ -2,7 +2,7 @@
 # Measures Everpoint beside pgBackRest and pg_basebackup; `scripts/bench.sh --help` lists what can be chosen.
 #
 #   BENCH_RUNS           how often (5)
-#   EVERPOINT_BENCH_DIR  where the cluster is kept and the repositories are made (/var/tmp/everpoint-bench, 30 GB);
+#   EVERPOINT_BENCH_DIR  where the cluster is kept and the repositories are made (/var/tmp/everpoint-bench, 25 GB free);
 #                        the disk it lies on is the disk that is measured
 set -euo pipefail
 cd "$(dirname "$0")/.."

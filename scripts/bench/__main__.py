@@ -18,7 +18,7 @@ SETTINGS = {
     "autovacuum": "off", "checkpoint_timeout": "1h", "max_wal_size": "8GB", "shared_buffers": "256MB",
     "archive_mode": "on", "archive_timeout": "0", "max_wal_senders": "10", "wal_level": "replica",
 }
-FREE_BYTES = 30 << 30
+FREE_BYTES = 25 << 30
 # ext4 does not use the inodes of deleted files again for this long, and looks for others slowly meanwhile.
 INODE_SECONDS = 40
 STEPS = ("full", "again", "restore", "differential")

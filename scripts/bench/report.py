@@ -20,7 +20,8 @@ def machine(root):
     cpu = next((line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
                 if line.startswith("model name")), platform.processor())
     pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-    kind = subprocess.run(["stat", "-f", "-c", "%T", root], text=True, stdout=subprocess.PIPE, check=True)
+    command = ["findmnt", "-n", "-o", "FSTYPE", "-T", root]
+    kind = subprocess.run(command, text=True, stdout=subprocess.PIPE, check=True)
     return {
         "processor": cpu, "processors": os.cpu_count(), "memory_bytes": pages * page, "kernel": platform.release(),
         "file_system": kind.stdout.strip(),
@@ -49,13 +50,14 @@ def markdown(facts, results):
     at, cluster = facts["machine"], facts["cluster"]
     lines = [
         "# Measured", "",
-        f"{at['processors']} × {at['processor']}, {at['memory_bytes'] / 1e9:.0f} GB of memory, {at['file_system']}, Linux "
+        f"{at['processors']} × {at['processor']}, {at['memory_bytes'] / 2**30:.0f} GiB of memory, {at['file_system']}, Linux "
         f"{at['kernel']}. " + "; ".join(facts["versions"]) + ".", "",
         f"Cluster: {cluster['bytes'] / 1e9:.2f} GB in {cluster['files']} files. {facts['jobs']} threads or processes each, "
         f"caches {facts['cache']}, runs interleaved; medians, every value in brackets. Processor time is user and system "
-        "time of the tool and of the server. Memory is the tool's, at its highest. `others` is what the rest of the machine "
-        "did meanwhile, a tenth of a run and more makes its time doubtful.", "",
-        "| step | tool | seconds | processor s | of it server | memory | stored | others, s |", "|---|---|---|---|---|---|---|---|",
+        "time of the tool and of the server. Memory is the tool's, at its highest. `Others` is processor "
+        "time of the rest of the machine meanwhile: the kernel writing out what a tool left to it, and whoever else was at "
+        "work, which makes times doubtful.", "",
+        "| step | tool | seconds | processor s | of it server | memory | stored | others |", "|---|---|---|---|---|---|---|---|",
     ]
     for step, tools in results.items():
         for tool, values in tools.items():

@@ -75,15 +75,18 @@ class Everpoint:
 
 
 class Archiving:
-    """The server's archive_command: archives for who wants log now, and throws it away when nobody does."""
+    """The server's archive_command: archives for who wants log now, and throws it away when nobody does.
+
+    pgBackRest insists on its name in the command.
+    """
 
     def __init__(self, root):
-        self.script, self.wanted = root / "archive.sh", {}
+        self.script, self.wanted = root / "pgbackrest-archive.sh", {}
         self.script.unlink(missing_ok=True)
 
     @staticmethod
     def command(root):
-        return f"test ! -e {root}/archive.sh || sh -e {root}/archive.sh %p"
+        return f"test ! -e {root}/pgbackrest-archive.sh || sh -e {root}/pgbackrest-archive.sh %p"
 
     def begin(self, tool, command):
         self._write(self.wanted | {tool: command})
