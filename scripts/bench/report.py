@@ -13,6 +13,7 @@ STEPS = {
     "restore": "restore of the full backup, to an empty directory",
     "differential 1 %": "differential, about 1 % of the pages changed",
     "differential 10 %": "differential, about 11 % of the pages changed",
+    "move": "one database into another running server",
 }
 
 
