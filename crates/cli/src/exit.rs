@@ -2,7 +2,7 @@
 
 use std::{error::Error, process::ExitCode};
 
-use everpoint_engine::{backup::BackupError, restore::RestoreError};
+use everpoint_engine::{backup::BackupError, history::HistoryError, restore::RestoreError};
 use everpoint_instance::lock::LockError;
 use everpoint_repository::{RepositoryError, keys::KeyError};
 
@@ -71,6 +71,17 @@ fn is_refusal(cause: &(dyn Error + 'static)) -> bool {
             | RepositoryError::UnknownInstance { .. } => true,
             RepositoryError::Key(error) => is_refusal(error),
             _ => false,
+        };
+    }
+    if let Some(error) = cause.downcast_ref::<HistoryError>() {
+        return match error {
+            HistoryError::Stream(_) => false,
+            HistoryError::Repository(error) => is_refusal(error),
+            HistoryError::NoLog { .. }
+            | HistoryError::UnknownTimeline { .. }
+            | HistoryError::UnknownEvent { .. }
+            | HistoryError::NoBackupBefore { .. }
+            | HistoryError::LogMissing { .. } => true,
         };
     }
     cause.is::<Refusal>()

@@ -9,8 +9,10 @@
 )]
 
 pub mod backup;
+pub mod backup_files;
 pub mod expire;
 pub mod hex;
+pub mod history;
 pub mod instance_record;
 pub mod log;
 pub mod progress;

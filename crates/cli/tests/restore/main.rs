@@ -5,6 +5,7 @@ mod versions;
 
 mod databases;
 mod differential;
+mod history;
 mod interrupted;
 mod large;
 mod point_in_time;

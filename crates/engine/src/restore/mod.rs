@@ -11,6 +11,7 @@ pub mod recovery;
 pub mod refusal;
 pub mod start;
 pub mod target;
+pub mod time_search;
 pub mod units;
 pub mod writer;
 
