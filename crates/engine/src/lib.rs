@@ -10,6 +10,7 @@
 
 pub mod backup;
 pub mod backup_files;
+pub mod database;
 pub mod expire;
 pub mod hex;
 pub mod history;
