@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use everpoint_pgformat::{
-    Oid,
+    Lsn, Oid,
     catalog::{CLASS_CATALOG, NAMESPACE_CATALOG, RelationNames},
     ids::BLOCK_SIZE,
     page::Page,
@@ -68,12 +68,26 @@ impl<'a> BackupCatalogs<'a> {
                 object.name = object.name.take().or(Some(found.name));
             }
         }
+        for object in objects.iter_mut() {
+            if let Some((database, namespace)) = object.namespace
+                && object.schema.is_none()
+            {
+                object.schema = self.namespace(lsn, database, namespace).await;
+            }
+        }
         tidy(objects);
+    }
+
+    async fn namespace(&mut self, lsn: Lsn, database: Oid, namespace: Oid) -> Option<String> {
+        let backups = self.backups;
+        let before = backups.iter().rfind(|backup| backup.stop_lsn <= lsn)?;
+        let names = self.names(before, database).await?;
+        names.namespace(namespace).map(shown)
     }
 
     async fn relation(
         &mut self,
-        lsn: everpoint_pgformat::Lsn,
+        lsn: Lsn,
         database: Oid,
         relfilenode: Oid,
     ) -> Option<KnownRelation> {

@@ -225,6 +225,8 @@ pub struct Object {
     pub name: Option<String>,
     /// The name before, for what was renamed.
     pub renamed_from: Option<String>,
+    /// Its database and its schema's OID, by which a backup's catalog names the schema.
+    pub namespace: Option<(Oid, Oid)>,
     /// The file it had before, by which a backup's catalog names it.
     pub file: Option<RelationId>,
     /// Rows written.

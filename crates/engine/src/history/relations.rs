@@ -100,7 +100,7 @@ pub fn told(
         }
     }
     rest.extend(objects);
-    if rest.iter().any(|object| object.kind.is_prominent()) {
+    if !told.is_empty() || rest.iter().any(|object| object.kind.is_prominent()) {
         rest.retain(|object| object.kind.is_prominent() || object.action != ObjectAction::Altered);
     }
     if !rest.is_empty() {
@@ -261,12 +261,17 @@ fn object(
         SchemaAction::Renamed { from } => Some(shown(from)),
         _ => None,
     };
+    let namespace = match &change.object {
+        SchemaObject::Relation { definition, .. } => Some((change.database, definition.namespace)),
+        SchemaObject::Namespace { .. } => None,
+    };
     Object {
         action,
         kind,
         schema,
         name: Some(name),
         renamed_from,
+        namespace,
         file,
         rows: RowCounts::default(),
         blocks: 0,
@@ -294,10 +299,11 @@ fn unexplained(
         (false, true) => ObjectAction::Dropped,
         (false, false) => ObjectAction::Truncated,
     };
-    // Files of relations that the transaction made and took back tell nothing.
+    // Files that the transaction made and took back tell nothing.
     let own: HashSet<Oid> = activity
         .schema
         .iter()
+        .filter(|change| matches!(change.action, SchemaAction::Created))
         .filter_map(|change| match &change.object {
             SchemaObject::Relation { definition, .. } => Some(definition.relfilenode),
             SchemaObject::Namespace { .. } => None,
@@ -324,6 +330,7 @@ fn of_file(file: RelationId, action: ObjectAction, known: &KnownRelations) -> Ob
         schema: relation.and_then(|found| found.schema.clone()),
         name: relation.map(|found| found.name.clone()),
         renamed_from: None,
+        namespace: None,
         file: Some(file),
         rows: RowCounts::default(),
         blocks: 0,

@@ -192,6 +192,7 @@ mod tests {
             schema: Some("app".to_owned()),
             name: Some(name.to_owned()),
             renamed_from: None,
+            namespace: None,
             file: None,
             rows: RowCounts::default(),
             blocks: 0,
