@@ -4,7 +4,7 @@
 //! beginning of a database's drop: from there on it is not whole any more, wherever replay ends. Then the
 //! position before the drop is taken instead, and said.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use everpoint_pgformat::{Lsn, Oid};
 use everpoint_repository::{InstanceName, Repository, RepositoryError};
@@ -142,7 +142,7 @@ pub async fn choose(
 ) -> Result<Chosen, ChooseError> {
     let resolver = stored.resolver(repository, instance);
     let all = target.cloned().unwrap_or(Target::Latest);
-    let (life, at, dropped) = match wanted {
+    let found = match wanted {
         Wanted::Named(name) if name == "template0" => {
             return Err(ChooseError::Reserved { name: name.clone() });
         }
@@ -159,69 +159,78 @@ pub async fn choose(
                     let earlier = past(repository, stored, until).await?;
                     let last = earlier
                         .into_iter()
-                        .map(|past| past.life)
-                        .filter(|life| life.name_before_drop() == Some(name.as_str()))
-                        .max_by_key(|life| life.dropped.as_ref().map(|dropped| dropped.undo));
-                    let Some(life) = last else {
-                        return Err(ChooseError::NoDatabase {
-                            name: name.clone(),
-                            target: all,
-                            known: names_at(&lives, until),
-                        });
-                    };
-                    let dropped = life.dropped.clone();
-                    (life, dropped.as_ref().map_or(until, |d| d.undo), dropped)
+                        .filter(|past| past.life.name_before_drop() == Some(name.as_str()))
+                        .max_by_key(|past| past.life.dropped.as_ref().map(|dropped| dropped.undo));
+                    last.ok_or_else(|| ChooseError::NoDatabase {
+                        name: name.clone(),
+                        target: all,
+                        known: names_at(&lives, until),
+                    })?
                 }
             }
         }
         Wanted::Deleted { name, dropped } => {
             let end = latest_position(stored);
             let earlier = past(repository, stored, end).await?;
-            let life = one_deleted(instance, earlier, name, *dropped)?;
+            let found = one_deleted(instance, earlier, name, *dropped)?;
+            let Some(target) = target else {
+                return before_drop(repository, stored, &resolver, &found).await;
+            };
+            let life = &found.life;
             let undo = life.dropped.as_ref().map_or(end, |dropped| dropped.undo);
-            match target {
-                None => {
-                    let dropped = life.dropped.clone();
-                    (life, undo, dropped)
-                }
-                Some(target) => {
-                    let resolved = resolver.resolve(target).await?;
-                    let at = resolved.log_until;
-                    let under_way = matches!((target, &life.dropped), (Target::Time(time), Some(dropped))
-                        if dropped.time.is_some_and(|dropped| *time < to_timestamp(dropped)));
-                    if life.begun_at(at) && at > undo && under_way {
-                        // Others committed while it was being dropped.
-                        let dropped = life.dropped.clone();
-                        return at_undo(repository, stored, &resolver, &life, undo, dropped).await;
-                    }
-                    if !life.begun_at(at) || at > undo {
-                        return Err(ChooseError::OutsideLife {
-                            target: target.clone(),
-                            name: name.clone(),
-                            window: life_window(&life),
-                        });
-                    }
-                    let lives = lives_between(repository, stored, &resolved.backup, at).await?;
-                    return Ok(chosen(&life, resolved, &lives, None));
-                }
+            let resolved = resolver.resolve(target).await?;
+            let at = resolved.log_until;
+            let under_way = matches!((target, &life.dropped), (Target::Time(time), Some(dropped))
+                if dropped.time.is_some_and(|dropped| *time < to_timestamp(dropped)));
+            if life.begun_at(at) && at <= undo {
+                let lives = lives_of(repository, stored, &found, &resolved).await?;
+                return Ok(chosen(life, resolved, &lives, None));
             }
+            if !life.begun_at(at) || !under_way {
+                return Err(ChooseError::OutsideLife {
+                    target: target.clone(),
+                    name: name.clone(),
+                    window: life_window(life),
+                });
+            }
+            // Others committed while it was being dropped.
+            found
         }
     };
-    at_undo(repository, stored, &resolver, &life, at, dropped).await
+    before_drop(repository, stored, &resolver, &found).await
 }
 
 /// Up to where the drop begins, exclusive.
-async fn at_undo(
+async fn before_drop(
     repository: &Repository,
     stored: &Stored,
     resolver: &Resolver<'_>,
-    life: &Life,
-    at: Lsn,
-    dropped: Option<Dropped>,
+    found: &Past,
 ) -> Result<Chosen, ChooseError> {
+    let dropped = found.life.dropped.clone();
+    let at = match &dropped {
+        Some(dropped) => dropped.undo,
+        None => latest_position(stored),
+    };
     let resolved = resolver.resolve(&Target::Lsn(at)).await?;
-    let lives = lives_between(repository, stored, &resolved.backup, at).await?;
-    Ok(chosen(life, resolved, &lives, dropped))
+    let lives = lives_of(repository, stored, found, &resolved).await?;
+    Ok(chosen(&found.life, resolved, &lives, dropped))
+}
+
+/// The lives of databases since the backup: known from the search that found the database, unless the backup
+/// lies before what was searched.
+async fn lives_of(
+    repository: &Repository,
+    stored: &Stored,
+    found: &Past,
+    resolved: &Resolved,
+) -> Result<Arc<[Life]>, ChooseError> {
+    if resolved.backup.stop_lsn >= found.earliest_lsn {
+        return Ok(found.lives.clone());
+    }
+    let (backup, until) = (&resolved.backup, resolved.log_until);
+    let lives = lives_between(repository, stored, backup, until).await?;
+    Ok(lives.into())
 }
 
 fn chosen(life: &Life, resolved: Resolved, lives: &[Life], undone_drop: Option<Dropped>) -> Chosen {
@@ -252,23 +261,20 @@ fn one_deleted(
     past: Vec<Past>,
     name: &str,
     when: Option<DropTime>,
-) -> Result<Life, ChooseError> {
+) -> Result<Past, ChooseError> {
     let at = |life: &Life| {
         life.dropped
             .as_ref()
             .and_then(|dropped| dropped.time)
             .map(to_timestamp)
     };
-    let fits = |life: &Life| {
+    let fits = |past: &Past| {
+        let life = &past.life;
         let in_time = when
             .is_none_or(|when| at(life).is_some_and(|time| time >= when.from && time < when.to));
         life.name_before_drop() == Some(name) && in_time
     };
-    let mut fitting: Vec<Life> = past
-        .into_iter()
-        .map(|past| past.life)
-        .filter(fits)
-        .collect();
+    let mut fitting: Vec<Past> = past.into_iter().filter(fits).collect();
     let name = name.to_owned();
     let instance = instance.clone();
     match fitting.len() {
@@ -283,8 +289,8 @@ fn one_deleted(
         _ => {
             let all: Vec<String> = fitting
                 .iter()
-                .map(|life| {
-                    at(life)
+                .map(|past| {
+                    at(&past.life)
                         .map_or_else(|| "at an unknown time".to_owned(), |time| time.to_string())
                 })
                 .collect();

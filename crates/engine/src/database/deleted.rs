@@ -1,5 +1,7 @@
 //! Databases that were dropped, in all the log that is stored.
 
+use std::sync::Arc;
+
 use everpoint_pgformat::{Lsn, Oid, TransactionId};
 use everpoint_repository::{InstanceName, Repository};
 use jiff::Timestamp;
@@ -20,6 +22,8 @@ pub struct Past {
     pub earliest: Timestamp,
     /// Its position.
     pub earliest_lsn: Lsn,
+    /// The lives of all databases in that stretch, so that it need not be read again.
+    pub lives: Arc<[Life]>,
 }
 
 /// A dropped database, for a person or a program.
@@ -66,16 +70,18 @@ pub async fn past(
             continue;
         }
         searched = end;
-        for life in lives_between(repository, stored, backup, end).await? {
+        let lives: Arc<[Life]> = lives_between(repository, stored, backup, end).await?.into();
+        for life in lives.iter() {
             let undo = |life: &Life| life.dropped.as_ref().map(|dropped| dropped.undo);
             let same = |known: &Past| {
-                known.life.database == life.database && undo(&known.life) == undo(&life)
+                known.life.database == life.database && undo(&known.life) == undo(life)
             };
             if life.dropped.is_some() && !found.iter().any(same) {
                 found.push(Past {
-                    life,
+                    life: life.clone(),
                     earliest: backup.stopped_at,
                     earliest_lsn: backup.stop_lsn,
+                    lives: lives.clone(),
                 });
             }
         }
