@@ -140,7 +140,6 @@ async fn list(repository: &Repository, format: OutputFormat, args: &Log) -> anyh
         .filter(|event| is_of(event, args.database.as_deref()))
         .collect();
     if let Some(database) = &args.database
-        && events.is_empty()
         && !is_known(&history, database)
     {
         let text = format!(

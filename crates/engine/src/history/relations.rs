@@ -50,7 +50,11 @@ pub fn told(
     }
     let mut objects = Vec::new();
     let mut explained = HashSet::new();
-    for change in &activity.schema {
+    for change in activity
+        .schema
+        .iter()
+        .filter(|change| !is_transient(change))
+    {
         known.learn(change);
     }
     let net = Net::of(activity);
@@ -223,6 +227,12 @@ impl<'a> Net<'a> {
     }
 }
 
+/// Whether a change is of the table that exists while another is rewritten.
+fn is_transient(change: &SchemaChange) -> bool {
+    matches!(&change.object, SchemaObject::Relation { definition, .. }
+        if definition.name.starts_with(TRANSIENT))
+}
+
 fn plain(action: &SchemaAction) -> ObjectAction {
     match action {
         SchemaAction::Created => ObjectAction::Created,
@@ -289,11 +299,7 @@ fn unexplained(
         touched.relation.relfilenode == CLASS_CATALOG && touched.relation.database != NO_DATABASE
     });
     let is_drop = class_rows.is_none_or(|class| class.rows.deleted > 0);
-    let is_rewrite = activity.schema.iter().any(|change| {
-        let made = matches!(change.action, SchemaAction::Created);
-        made && matches!(&change.object, SchemaObject::Relation { definition, .. }
-            if definition.name.starts_with(TRANSIENT))
-    });
+    let is_rewrite = activity.schema.iter().any(is_transient);
     let action = match (is_rewrite, is_drop) {
         (true, _) => ObjectAction::Altered,
         (false, true) => ObjectAction::Dropped,
