@@ -152,11 +152,13 @@ def fill(server, say):
     server.sql("CHECKPOINT")
 
 
+LOADED = [ONE, *(f"small_{number}" for number in range(1, 11) if f"small_{number}" != ONE)]
+
+
 def write_log(server):
-    """Writes log of all sizes of databases alike, a tenth of it in one of them. Returns that one's share."""
-    others = [f"small_{number}" for number in range(1, 11) if f"small_{number}" != ONE]
+    """Writes as much log in each of ten databases. Returns the share of the one that is restored."""
     sizes = {}
-    for database in [ONE, *others]:
+    for database in LOADED:
         before = server.sql("SELECT pg_current_wal_insert_lsn()")
         server.sql(f"""
             CREATE TABLE IF NOT EXISTS load (id int PRIMARY KEY, name text, value numeric);
@@ -167,6 +169,12 @@ def write_log(server):
             END LOOP; END $$""", database)
         sizes[database] = int(server.sql(f"SELECT pg_current_wal_insert_lsn() - '{before}'::pg_lsn"))
     return sizes[ONE] / sum(sizes.values())
+
+
+def forget_log(server):
+    """Takes away what writing log left, so that the kept cluster stays as it was made."""
+    for database in LOADED:
+        server.sql("DROP TABLE load", database)
 
 
 def change(server, pages):

@@ -5,6 +5,7 @@ use std::{error::Error, process::ExitCode};
 use everpoint_engine::{
     backup::BackupError,
     database::{DatabasePlanError, choose::ChooseError},
+    history::HistoryError,
     restore::RestoreError,
 };
 use everpoint_instance::lock::LockError;
@@ -75,6 +76,17 @@ fn is_refusal(cause: &(dyn Error + 'static)) -> bool {
             | RepositoryError::UnknownInstance { .. } => true,
             RepositoryError::Key(error) => is_refusal(error),
             _ => false,
+        };
+    }
+    if let Some(error) = cause.downcast_ref::<HistoryError>() {
+        return match error {
+            HistoryError::Stream(_) => false,
+            HistoryError::Repository(error) => is_refusal(error),
+            HistoryError::NoLog { .. }
+            | HistoryError::UnknownTimeline { .. }
+            | HistoryError::UnknownEvent { .. }
+            | HistoryError::NoBackupBefore { .. }
+            | HistoryError::LogMissing { .. } => true,
         };
     }
     if let Some(error) = cause.downcast_ref::<DatabasePlanError>() {

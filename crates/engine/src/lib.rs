@@ -9,9 +9,11 @@
 )]
 
 pub mod backup;
+pub mod backup_files;
 pub mod database;
 pub mod expire;
 pub mod hex;
+pub mod history;
 pub mod instance_record;
 pub mod log;
 pub mod progress;

@@ -12,6 +12,7 @@ pub mod replayable_log;
 pub mod selection;
 pub mod start;
 pub mod target;
+pub mod time_search;
 pub mod units;
 pub mod writer;
 
