@@ -18,5 +18,6 @@ pub mod instance_record;
 pub mod log;
 pub mod progress;
 pub mod restore;
+pub mod transplant;
 pub mod verify;
 pub mod window;
