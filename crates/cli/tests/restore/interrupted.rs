@@ -162,6 +162,10 @@ on_oldest_and_newest! {
             while server_pid(&to).is_none() && child.try_wait()?.is_none() {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
+            // Until recovery begins, the control file says what it said when the backup was taken.
+            while server_pid(&to).is_some() && is_in_production(&server, &to).await && child.try_wait()?.is_none() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
             tokio::time::sleep(Duration::from_millis(random(150))).await;
             if child.try_wait()?.is_some() {
                 break;
