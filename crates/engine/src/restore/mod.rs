@@ -209,7 +209,7 @@ pub async fn plan(
         log_until: resolved.log_until,
     };
     let tablespaces = refusal::map_tablespaces(backup, &request.tablespaces, &request.to)?;
-    let resumed = refusal::check_directory(&request.to, &marker)?;
+    let resumed = refusal::check_directory(&request.to, &marker, backup)?;
     for (oid, place) in &tablespaces {
         if let Some(place) = place
             && !(resumed && refusal::is_linked(&request.to, *oid, place))
