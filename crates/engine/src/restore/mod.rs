@@ -4,7 +4,6 @@
 //! log that recovery needs is put in place, and recovery is told where to stop. A restore that was
 //! interrupted leaves a marker in the directory and goes on from what is right when run again.
 
-pub mod buffer;
 pub mod files;
 pub mod late_tablespaces;
 pub mod recovery;
