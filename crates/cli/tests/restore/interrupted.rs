@@ -33,8 +33,12 @@ fn server_pid(data: &Path) -> Option<Pid> {
     rustix::process::test_kill_process(pid).ok().map(|()| pid)
 }
 
-/// Whether the server on a data directory has ended its recovery.
+/// Whether the server on a data directory has ended its recovery. The control file alone does not tell: as it
+/// is laid down it is that of the origin, which was in production.
 async fn is_in_production(server: &Server, data: &Path) -> bool {
+    if data.join("recovery.signal").exists() {
+        return false;
+    }
     let control = server.run("pg_controldata", [data.as_os_str()]).await;
     control.is_ok_and(|control| control.contains("in production"))
 }
