@@ -4,6 +4,7 @@ use std::{error::Error, process::ExitCode};
 
 use everpoint_engine::{
     backup::BackupError,
+    database::{DatabasePlanError, choose::ChooseError},
     restore::{RestoreError, target::TargetError},
 };
 use everpoint_instance::lock::LockError;
@@ -85,6 +86,20 @@ fn is_refusal(cause: &(dyn Error + 'static)) -> bool {
             | RestoreError::Repository(error) => is_refusal(error),
             RestoreError::Target(_) => true,
             _ => false,
+        };
+    }
+    if let Some(error) = cause.downcast_ref::<DatabasePlanError>() {
+        return match error {
+            DatabasePlanError::Choose(error) => is_refusal(error),
+            DatabasePlanError::Restore(error) => is_refusal(error),
+        };
+    }
+    if let Some(error) = cause.downcast_ref::<ChooseError>() {
+        return match error {
+            ChooseError::Stored(error) => is_refusal(error),
+            ChooseError::Repository(error) => is_refusal(error),
+            ChooseError::Events(_) => false,
+            _ => true,
         };
     }
     cause.is::<Refusal>()

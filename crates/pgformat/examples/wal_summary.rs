@@ -131,8 +131,8 @@ fn print(summary: &WalSummary) {
         let name = String::from_utf8_lossy(&point.name);
         println!("restore point {name} at {}", point.start);
     }
-    for large in &summary.large_transactions {
-        println!("large {large:?}");
+    for ended in summary.transactions.ended() {
+        println!("transaction {ended:?}");
     }
     println!("step back {:?}", summary.times.largest_step_back());
     println!("relation events {}", summary.relations.events().len());

@@ -19,6 +19,7 @@
 
 pub mod backup_label;
 pub mod bytes;
+pub mod catalog;
 pub mod control;
 pub mod ids;
 pub mod lsn;

@@ -4,7 +4,7 @@
 //! `src/include/access/htup_details.h`. Checksum: `src/include/storage/checksum_impl.h`, 32
 //! parallel FNV-1a lanes, mixed with the block number.
 
-use crate::{BlockNumber, Lsn, bytes::Reader, ids::BLOCK_SIZE};
+use crate::{BlockNumber, Lsn, TransactionId, bytes::Reader, ids::BLOCK_SIZE};
 
 /// A page's bytes.
 pub type Page = [u8; BLOCK_SIZE];
@@ -16,8 +16,14 @@ const CHECKSUM_OFFSET: usize = 8;
 /// `pd_lower`: where the line pointers end.
 const LOWER_OFFSET: usize = 12;
 const PAGE_HEADER_SIZE: usize = 24;
-/// `t_hoff`, in a tuple's header.
-const TUPLE_HEADER_LEN_OFFSET: usize = 22;
+/// Bytes of a tuple's header up to and with `t_hoff`, which ends with its whole length.
+const TUPLE_HEADER_SIZE: usize = 23;
+/// Bits of `t_infomask`.
+const XMAX_LOCK_ONLY: u16 = 0x0080;
+const XMIN_COMMITTED: u16 = 0x0100;
+const XMIN_INVALID: u16 = 0x0200;
+const XMIN_FROZEN: u16 = XMIN_COMMITTED | XMIN_INVALID;
+const XMAX_INVALID: u16 = 0x0800;
 
 const LANE_OFFSETS: [u32; LANES] = [
     0x5B1F_36E9,
@@ -114,6 +120,59 @@ pub fn is_zero(bytes: &[u8]) -> bool {
 /// The rows of a heap's page: their places and their contents behind the tuple header. Rows that do not
 /// lie whole on the page are left out.
 pub fn rows(page: &Page) -> impl Iterator<Item = (LinePointer, &[u8])> {
+    tuples(page).map(|tuple| (tuple.place, tuple.contents))
+}
+
+/// A row with its tuple header (`HeapTupleHeaderData`).
+#[derive(Clone, Copy, Debug)]
+pub struct Tuple<'a> {
+    place: LinePointer,
+    header: &'a [u8; TUPLE_HEADER_SIZE],
+    contents: &'a [u8],
+}
+
+impl<'a> Tuple<'a> {
+    /// Its place on the page.
+    pub fn place(&self) -> LinePointer {
+        self.place
+    }
+
+    /// Its columns.
+    pub fn contents(&self) -> &'a [u8] {
+        self.contents
+    }
+
+    /// The transaction that wrote it (`t_xmin`).
+    pub fn inserted_by(&self) -> TransactionId {
+        let [a, b, c, d, ..] = *self.header;
+        TransactionId::new(u32::from_le_bytes([a, b, c, d]))
+    }
+
+    /// Whether a transaction deleted or replaced it; that transaction may have been rolled back.
+    pub fn is_deleted(&self) -> bool {
+        let [_, _, _, _, a, b, c, d, ..] = *self.header;
+        let deleted_by = u32::from_le_bytes([a, b, c, d]);
+        deleted_by != 0 && self.flags() & (XMAX_INVALID | XMAX_LOCK_ONLY) == 0
+    }
+
+    /// Whether it is known to be older than all transactions under way.
+    pub fn is_frozen(&self) -> bool {
+        self.flags() & XMIN_FROZEN == XMIN_FROZEN
+    }
+
+    /// Whether the transaction that wrote it is known to have been rolled back.
+    pub fn is_aborted(&self) -> bool {
+        self.flags() & XMIN_FROZEN == XMIN_INVALID
+    }
+
+    fn flags(&self) -> u16 {
+        let [.., low, high, _] = *self.header;
+        u16::from_le_bytes([low, high])
+    }
+}
+
+/// The rows of a heap's page with their headers. Rows that do not lie whole on the page are left out.
+pub fn tuples(page: &Page) -> impl Iterator<Item = Tuple<'_>> {
     let lower = Reader::at(page, LOWER_OFFSET).and_then(|mut reader| reader.u16());
     let pointers = page
         .get(PAGE_HEADER_SIZE..usize::from(lower.unwrap_or(0)))
@@ -126,8 +185,13 @@ pub fn rows(page: &Page) -> impl Iterator<Item = (LinePointer, &[u8])> {
             let len = usize::try_from(pointer >> 17).ok()?;
             let is_normal = pointer >> 15 & 3 == 1;
             let tuple = page.get(offset..offset + len).filter(|_| is_normal)?;
-            let header_len = usize::from(*tuple.get(TUPLE_HEADER_LEN_OFFSET)?);
-            Some((LinePointer(number), tuple.get(header_len..)?))
+            let header = tuple.first_chunk::<TUPLE_HEADER_SIZE>()?;
+            let [.., header_len] = *header;
+            Some(Tuple {
+                place: LinePointer(number),
+                header,
+                contents: tuple.get(usize::from(header_len)..)?,
+            })
         })
 }
 

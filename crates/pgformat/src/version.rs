@@ -20,6 +20,9 @@ pub struct VersionRow {
     pub catalog_version: u32,
     /// `XLOG_PAGE_MAGIC` (`src/include/access/xlog_internal.h`).
     pub wal_page_magic: u16,
+    /// Where `relpersistence` lies in a row of `pg_class` (`src/include/catalog/pg_class.h`); `relkind`
+    /// follows it.
+    pub class_persistence_offset: usize,
 }
 
 /// One row per supported major version.
@@ -29,24 +32,28 @@ pub const VERSIONS: [VersionRow; 4] = [
         control_version: 1300,
         catalog_version: 202_209_061,
         wal_page_magic: 0xD110,
+        class_persistence_offset: 114,
     },
     VersionRow {
         major: 16,
         control_version: 1300,
         catalog_version: 202_307_071,
         wal_page_magic: 0xD113,
+        class_persistence_offset: 114,
     },
     VersionRow {
         major: 17,
         control_version: 1700,
         catalog_version: 202_406_281,
         wal_page_magic: 0xD116,
+        class_persistence_offset: 114,
     },
     VersionRow {
         major: 18,
         control_version: 1800,
         catalog_version: 202_506_291,
         wal_page_magic: 0xD118,
+        class_persistence_offset: 118,
     },
 ];
 

@@ -11,6 +11,7 @@ mod record_line;
 mod tests {
     use everpoint_pgformat::{
         Lsn, MajorVersion, PgTimestamp, TimelineId,
+        catalog::RelationKind,
         ids::BLOCK_SIZE,
         page::{self, Page},
         wal::{
@@ -22,6 +23,7 @@ mod tests {
             SummaryBuilder, WalSummary,
             database_events::{DatabaseChange, DropSign},
             relation_events::RelationChange,
+            schema_changes::{SchemaAction, SchemaObject},
         },
     };
 
@@ -213,6 +215,44 @@ mod tests {
             assert_eq!(Some(found), summary.times.transactions().first());
             let latest = summary.times.latest().expect("a time");
             assert_eq!(summary.times.first_later_than(latest, start), None);
+        }
+    }
+
+    #[test]
+    fn truncated_table_is_named_and_its_transaction_told() {
+        for fixture in FIXTURES {
+            let summary = fixture.summary();
+            let dropped = summary.relations.events().iter();
+            let removal = dropped
+                .filter(|event| event.change == RelationChange::Dropped)
+                .map(|event| event.start);
+            let ended = summary.transactions.ended().iter();
+            let truncate = ended
+                .filter(|ended| removal.clone().any(|at| at == ended.ended))
+                .collect::<Vec<_>>();
+            let [truncate] = &truncate[..] else {
+                panic!("{truncate:?}")
+            };
+            let [change] = &truncate.activity.schema[..] else {
+                panic!("{truncate:?}")
+            };
+            let SchemaObject::Relation { definition, .. } = &change.object else {
+                panic!("{change:?}")
+            };
+            assert_eq!(definition.name, b"cut");
+            assert_eq!(definition.kind, RelationKind::TABLE);
+            let SchemaAction::NewFile { from } = change.action else {
+                panic!("{change:?}")
+            };
+            assert!(
+                summary
+                    .relations
+                    .events()
+                    .iter()
+                    .any(|event| event.relation.relfilenode == from)
+            );
+            assert_eq!(truncate.activity.catalogs.nouns(), ["relation"]);
+            assert!(truncate.activity.is_ddl() && !truncate.is_large());
         }
     }
 

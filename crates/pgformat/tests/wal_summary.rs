@@ -59,6 +59,31 @@ mod tests {
         builder.cut()
     }
 
+    /// What follows a summary up to `end`, by a builder that knows no more than that summary.
+    fn following(log: &LogWriter, before: &WalSummary, end: Lsn) -> WalSummary {
+        let mut decoder = WalDecoder::new(log.version, log.segment_size, before.end);
+        let mut builder = SummaryBuilder::following(before);
+        let from = before.end.bytes_since(log.start) as usize;
+        let to = end.bytes_since(log.start) as usize;
+        let mut chunk = decoder.feed(before.end, &log.bytes[from..to]);
+        while let Next::Record(record) = chunk.next().expect("sound log") {
+            builder.add(&record).expect("sound record");
+        }
+        builder.cut()
+    }
+
+    /// The end of the first record that ends behind a position.
+    fn boundary_behind(log: &LogWriter, position: Lsn) -> Lsn {
+        let mut decoder = WalDecoder::new(log.version, log.segment_size, log.start);
+        let mut chunk = decoder.feed(log.start, &log.bytes);
+        while let Next::Record(record) = chunk.next().expect("sound log") {
+            if record.end() > position {
+                return record.end();
+            }
+        }
+        panic!("no record ends behind {position}")
+    }
+
     fn summary(log: &LogWriter) -> WalSummary {
         stretch(log, log.start, log.position())
     }
@@ -282,11 +307,27 @@ mod tests {
         end(&mut log, 0, 800, &[], &[]);
         end(&mut log, 0, 700, &[701], &[]);
         let summary = summary(&log);
-        let [large] = &summary.large_transactions[..] else {
+        let [large] = summary.transactions.ended() else {
             panic!()
         };
-        assert_eq!((large.transaction.get(), large.blocks), (700, 12_000));
-        assert!(large.first < large.ended);
+        let activity = &large.activity;
+        assert_eq!((large.transaction.get(), activity.blocks), (700, 12_000));
+        assert!(large.is_large() && activity.first < large.ended);
+        // Rows were inserted, and all that is under way is handed over.
+        let touched: Vec<_> = activity
+            .touched
+            .iter()
+            .map(|touched| (touched.relation.relfilenode.get(), touched.rows.inserted))
+            .collect();
+        assert_eq!(touched, [(1, 6_000), (2, 6_000)]);
+        assert_eq!(summary.transactions.unfinished(), []);
+        let middle = Lsn::new(activity.first.get() + 100_000);
+        let boundary = boundary_behind(&log, middle);
+        let first = stretch(&log, log.start, boundary);
+        assert_eq!(first.transactions.unfinished().len(), 3);
+        let first = WalSummary::decode(&first.encode()).expect("a summary");
+        let second = following(&log, &first, log.position());
+        assert_eq!(second.transactions, summary.transactions);
     }
 
     #[test]

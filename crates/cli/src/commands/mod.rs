@@ -1,6 +1,7 @@
 //! What each command does.
 
 mod backup;
+mod database;
 mod expire;
 mod init;
 mod instance;
@@ -38,7 +39,13 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
         Command::Wal(WalCommand::Receive(args)) => wal::receive(&open(&global).await?, &args).await,
         Command::Wal(WalCommand::Push(args)) => wal::push(&open(&global).await?, &args).await,
         Command::Restore(RestoreCommand::Instance(args)) => {
-            restore::instance(&open(&global).await?, &global, args).await
+            restore::instance(&open(&global).await?, &global, *args).await
+        }
+        Command::Restore(RestoreCommand::Database(args)) => {
+            database::restore(&open(&global).await?, &global, *args).await
+        }
+        Command::Deleted(args) => {
+            database::list_deleted(&open(&global).await?, &global, &args).await
         }
         Command::Backups(args) => listing::backups(&open(&global).await?, &global, &args).await,
         Command::Status(args) => status::run(&open(&global).await?, &global, &args).await,

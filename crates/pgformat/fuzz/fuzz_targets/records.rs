@@ -55,6 +55,7 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(merged.changes, whole.changes);
         assert_eq!(merged.times, whole.times);
         assert_eq!(merged.relations, whole.relations);
+        assert_eq!(merged.transactions, whole.transactions);
     }
 });
 

@@ -16,6 +16,8 @@ const UPDATE: u8 = 0x20;
 const TRUNCATE: u8 = 0x30;
 const HOT_UPDATE: u8 = 0x40;
 const INPLACE: u8 = 0x70;
+/// Of the second resource manager.
+const MULTI_INSERT: u8 = 0x50;
 const KIND_MASK: u8 = 0x70;
 
 const UPDATE_PREFIX_FROM_OLD: u8 = 1 << 5;
@@ -132,6 +134,34 @@ impl<'a> HeapRecord<'a> {
 #[inline]
 pub fn is_overwrite(record: &Record<'_>) -> bool {
     record.resource_manager() == ResourceManager::HEAP && record.info() & KIND_MASK == INPLACE
+}
+
+/// What a record does to rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowsWritten {
+    /// As many were added.
+    Inserted(u64),
+    /// One got a new version.
+    Updated,
+    /// One was deleted.
+    Deleted,
+}
+
+/// The rows that a record of either heap resource manager writes, on the page of block reference 0; `None`
+/// when it writes none.
+#[inline]
+pub fn rows_written(record: &Record<'_>) -> Option<RowsWritten> {
+    match (record.resource_manager(), record.info() & KIND_MASK) {
+        (ResourceManager::HEAP, INSERT) => Some(RowsWritten::Inserted(1)),
+        (ResourceManager::HEAP, DELETE) => Some(RowsWritten::Deleted),
+        (ResourceManager::HEAP, UPDATE | HOT_UPDATE) => Some(RowsWritten::Updated),
+        (ResourceManager::HEAP2, MULTI_INSERT) => {
+            // `xl_heap_multi_insert`: a byte of flags, padding, the number of rows.
+            let count = Reader::at(record.main_data(), 2).and_then(|mut reader| reader.u16());
+            Some(RowsWritten::Inserted(u64::from(count.unwrap_or(0))))
+        }
+        _ => None,
+    }
 }
 
 fn row(context: Context, reader: &mut Reader<'_>) -> Result<LinePointer, PayloadError> {

@@ -52,13 +52,21 @@ impl<'a> RelationMap<'a> {
         })
     }
 
+    /// The catalogs and their relfilenodes.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (Oid, Oid)> + use<'a> {
+        self.pairs.iter().map(|pair| {
+            let [a, b, c, d, e, f, g, h] = *pair;
+            (
+                Oid::new(u32::from_le_bytes([a, b, c, d])),
+                Oid::new(u32::from_le_bytes([e, f, g, h])),
+            )
+        })
+    }
+
     /// The relfilenode of a catalog.
     pub fn relfilenode(&self, catalog: Oid) -> Option<Oid> {
-        self.pairs.iter().find_map(|pair| {
-            let [a, b, c, d, e, f, g, h] = *pair;
-            (u32::from_le_bytes([a, b, c, d]) == catalog.get())
-                .then(|| Oid::new(u32::from_le_bytes([e, f, g, h])))
-        })
+        self.iter()
+            .find_map(|(mapped, relfilenode)| (mapped == catalog).then_some(relfilenode))
     }
 }
 

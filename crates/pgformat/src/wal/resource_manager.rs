@@ -49,6 +49,8 @@ impl ResourceManager {
     pub const TABLESPACE: Self = Self(5);
     /// The map from system catalogs to their files.
     pub const RELATION_MAP: Self = Self(7);
+    /// What standby servers must know: locks, running transactions.
+    pub const STANDBY: Self = Self(8);
     /// Heap operations, the second set.
     pub const HEAP2: Self = Self(9);
     /// Heap operations.

@@ -2,10 +2,11 @@
 
 use crate::{
     Lsn, MajorVersion, Oid, TimelineId, TransactionId,
+    bytes::Reader,
     relation::Fork,
     wal::{
         database::{DatabaseDirectory, DatabaseRecord},
-        heap::{self, HeapRecord},
+        heap::{self, HeapRecord, RowsWritten},
         payload::PayloadError,
         record::Record,
         relation_map::RelationMapUpdate,
@@ -18,12 +19,14 @@ use crate::{
 
 use super::{
     WalSummary,
-    catalog_rows::{CatalogRows, DATABASE_CATALOG, DatabaseRow, RowChange},
+    catalog_rows::{CatalogRows, DATABASE_CATALOG, DatabaseRow},
     change_map::{EverythingChanged, ForkId, MAX_CHANGE_MAP_MEMORY},
     database_events::{DatabaseChange, DatabaseEvent, MAX_DATABASE_EVENTS, UNKNOWN_DATABASE},
-    large_transactions::{OpenTransactions, keep_largest},
     relation_events::{MAX_RELATION_EVENTS, RelationChange, RelationEvent},
+    relation_rows::{RelationNews, RelationRows},
+    row_store::RowChange,
     time_index::{MAX_RESTORE_POINTS, MAX_TRANSACTION_MARKS, RestorePointMark, TransactionMark},
+    transactions::{MAX_NOTABLE_TRANSACTIONS, OpenTransactions},
 };
 
 /// A record cannot be summarised.
@@ -44,14 +47,16 @@ pub enum SummaryError {
 
 /// Makes summaries of one line of history, one after the other.
 ///
-/// Between two summaries it keeps what later records build on: rows of `pg_database` and running
-/// transactions. A builder made anew in the middle of log knows less: a rename may lack the old name, a large
-/// transaction the blocks it touched before.
+/// Between two summaries it keeps what later records build on: rows of catalogs and running transactions. A
+/// builder made anew in the middle of log by [`SummaryBuilder::following`] takes over the transactions, and
+/// knows less of rows: a rename may lack the old name, a drop the name of the table. Without the summary
+/// before, a transaction lacks what it did before, too.
 #[derive(Debug)]
 pub struct SummaryBuilder {
     version: MajorVersion,
     summary: WalSummary,
     rows: CatalogRows,
+    relations: RelationRows,
     open: OpenTransactions,
     /// Renames, by their index, whose transactions may turn out to be children of others.
     unassigned: Vec<usize>,
@@ -81,12 +86,25 @@ impl SummaryBuilder {
             version,
             summary: WalSummary::empty(version, timeline, start, relfilenode),
             rows: CatalogRows::new(relfilenode),
+            relations: RelationRows::new(version),
             open: OpenTransactions::default(),
             unassigned: Vec::new(),
         }
     }
 
-    /// The summary so far, but for [`WalSummary::database_catalog`].
+    /// Goes on at the end of a summary, from what was under way there.
+    pub fn following(before: &WalSummary) -> Self {
+        let mut builder = Self::with_database_catalog(
+            before.version,
+            before.timeline,
+            before.end,
+            before.database_catalog,
+        );
+        builder.open = OpenTransactions::going_on(before.transactions.unfinished());
+        builder
+    }
+
+    /// The summary so far, but for [`WalSummary::database_catalog`] and transactions under way.
     pub fn summary(&self) -> &WalSummary {
         &self.summary
     }
@@ -99,11 +117,14 @@ impl SummaryBuilder {
             || summary.times.restore_points().len() > MAX_RESTORE_POINTS / 2
             || summary.databases.events().len() > MAX_DATABASE_EVENTS / 2
             || summary.relations.events().len() > MAX_RELATION_EVENTS / 2
+            || summary.transactions.ended().len() > MAX_NOTABLE_TRANSACTIONS / 2
     }
 
     /// Gives the summary away. The next one begins where it ends.
     pub fn cut(&mut self) -> WalSummary {
         self.summary.database_catalog = self.rows.relfilenode();
+        let unfinished = self.open.unfinished();
+        self.summary.transactions.set_unfinished(unfinished);
         let next = WalSummary::empty(
             self.version,
             self.summary.timeline,
@@ -129,11 +150,19 @@ impl SummaryBuilder {
         self.summary.end = record.end();
         self.summary.records += 1;
 
-        let mut blocks = 0;
-        let mut concerns_catalog = false;
+        let blocks = record.blocks().len();
+        let rows = heap::rows_written(record);
+        let mut concerns = Concerns::default();
+        let mut activity = match blocks > 0 && record.transaction().is_valid() {
+            true => Some(self.open.of(record.transaction(), record.start())),
+            false => None,
+        };
+        if let Some(activity) = &mut activity {
+            activity.log_bytes += u64::from(record.header().total_len);
+        }
         for block in record.blocks() {
-            blocks += 1;
-            concerns_catalog |= self.rows.concerns(block.relation);
+            concerns.databases |= self.rows.concerns(block.relation);
+            concerns.relations |= self.relations.concerns(block.relation);
             if block.fork != Fork::FreeSpaceMap {
                 let id = ForkId {
                     relation: block.relation,
@@ -141,30 +170,38 @@ impl SummaryBuilder {
                 };
                 self.summary.changes.mark(id, block.block);
             }
+            if let Some(activity) = &mut activity {
+                let touched = activity.touch(block.relation);
+                if let Some(rows) = rows
+                    && block.id == 0
+                {
+                    touched.rows.count(rows);
+                    if let Some(catalog) = self.relations.catalog(block.relation) {
+                        activity.catalogs.add(catalog);
+                    }
+                }
+            }
         }
         if heap::is_overwrite(record) {
             self.rows.overwritten(record);
-            concerns_catalog = true;
+            concerns.databases = true;
         }
-        if concerns_catalog {
-            self.catalog_record(record)?;
-        }
-        if blocks > 0 && record.transaction().is_valid() {
-            self.open
-                .count(record.transaction(), record.start(), blocks);
+        if concerns.databases || concerns.relations {
+            self.catalog_record(record, concerns, rows)?;
         }
         match record.resource_manager() {
             ResourceManager::TRANSACTION => self.transaction_record(record)?,
             ResourceManager::XLOG => self.xlog_record(record)?,
             ResourceManager::STORAGE => self.storage_record(record)?,
             ResourceManager::DATABASE => self.database_record(record)?,
-            ResourceManager::RELATION_MAP => {
-                if let Some(update) = RelationMapUpdate::parse(record)?
-                    && update.directory.database.get() == 0
-                {
+            ResourceManager::RELATION_MAP => match RelationMapUpdate::parse(record)? {
+                Some(update) if update.directory.database.get() == 0 => {
                     self.rows.map_changed(&update.map);
                 }
-            }
+                Some(update) => self.relations.map_changed(&update),
+                None => {}
+            },
+            ResourceManager::STANDBY => self.standby_record(record),
             manager if manager.is_custom() => {
                 self.summary.custom.records += 1;
                 self.summary.custom.without_blocks += u64::from(blocks == 0);
@@ -210,8 +247,8 @@ impl SummaryBuilder {
                 });
             }
         }
-        if let Some(large) = self.open.end(end, record.start()) {
-            keep_largest(&mut summary.large_transactions, large);
+        if let Some(notable) = self.open.end(end, record) {
+            summary.transactions.add(notable);
         }
     }
 
@@ -302,17 +339,52 @@ impl SummaryBuilder {
         Ok(())
     }
 
-    fn catalog_record(&mut self, record: &Record<'_>) -> Result<(), SummaryError> {
-        self.rows.see_images(record);
+    fn catalog_record(
+        &mut self,
+        record: &Record<'_>,
+        concerns: Concerns,
+        rows: Option<RowsWritten>,
+    ) -> Result<(), SummaryError> {
+        if concerns.databases {
+            self.rows.see_images(record);
+        }
+        if concerns.relations {
+            self.relations.see_images(record);
+        }
         if record.resource_manager() != ResourceManager::HEAP {
             return Ok(());
         }
         let change = HeapRecord::parse(record)?;
-        let event = self.rows.observe(record, change).and_then(row_event);
-        if let Some((database, change)) = event {
-            self.add_event(record, database, change);
+        if concerns.databases {
+            let event = self.rows.observe(record, change).and_then(row_event);
+            if let Some((database, change)) = event {
+                self.add_event(record, database, change);
+            }
+        }
+        if concerns.relations {
+            let news = self.relations.observe(record, change);
+            if let Some(news) = news.filter(|_| rows.is_some() && record.transaction().is_valid()) {
+                let activity = self.open.of(record.transaction(), record.start());
+                match news {
+                    RelationNews::Change(change) => activity.add_change(change),
+                    RelationNews::Temporary => activity.temporary = true,
+                }
+            }
         }
         Ok(())
+    }
+
+    /// Transactions that are not running any more never ended: the server crashed.
+    fn standby_record(&mut self, record: &Record<'_>) {
+        const RUNNING_TRANSACTIONS: u8 = 0x10;
+        /// `oldestRunningXid` in `xl_running_xacts` (`src/include/storage/standbydefs.h`).
+        const OLDEST_OFFSET: usize = 16;
+        if record.info() == RUNNING_TRANSACTIONS
+            && let Some(mut reader) = Reader::at(record.main_data(), OLDEST_OFFSET)
+            && let Some(oldest) = reader.u32()
+        {
+            self.open.forget_before(TransactionId::new(oldest));
+        }
     }
 
     fn add_event(&mut self, record: &Record<'_>, database: Oid, change: DatabaseChange) {
@@ -338,6 +410,13 @@ impl SummaryBuilder {
     }
 }
 
+/// Which catalogs' rows a record may show.
+#[derive(Clone, Copy, Debug, Default)]
+struct Concerns {
+    databases: bool,
+    relations: bool,
+}
+
 /// A copy of a database's own directory is a move.
 fn file_copy(target: DatabaseDirectory, source: DatabaseDirectory) -> DatabaseChange {
     if target.database == source.database {
@@ -354,7 +433,7 @@ fn file_copy(target: DatabaseDirectory, source: DatabaseDirectory) -> DatabaseCh
 }
 
 /// What the change of a row means to the database, if anything.
-fn row_event(change: RowChange<'_>) -> Option<(Oid, DatabaseChange)> {
+fn row_event(change: RowChange<DatabaseRow<'_>>) -> Option<(Oid, DatabaseChange)> {
     let name = |row: DatabaseRow<'_>| row.name().to_vec();
     match change {
         RowChange::Inserted(row) => {

@@ -1,39 +1,24 @@
-//! Rows of `pg_database`, as far as the log has shown them.
-//!
-//! A record about a row seldom carries the row's whole contents: an update leaves out what the old and the
-//! new version share. So rows are kept as images, inserts and updates show them, and looked up when a later
-//! record builds on them. Layout of a row: `src/include/catalog/pg_database.h`, the same in PostgreSQL 15
-//! to 18 as far as it is read here.
-
-use std::collections::HashMap;
+//! Rows of `pg_database`, as far as the log has shown them. Layout of a row:
+//! `src/include/catalog/pg_database.h`, the same in PostgreSQL 15 to 18 as far as it is read here.
 
 use crate::{
-    BlockNumber, Oid,
-    bytes::Reader,
-    ids::BLOCK_SIZE,
-    page::{self, LinePointer},
+    Oid,
+    catalog::{name_at, u32_at},
     relation::{Fork, GLOBAL_TABLESPACE, RelationId},
-    wal::{
-        block::BlockReference,
-        heap::{HeapRecord, Update},
-        record::Record,
-        relation_map::RelationMap,
-    },
+    wal::{heap::HeapRecord, record::Record, relation_map::RelationMap},
 };
+
+use super::row_store::{RowChange, RowStore};
 
 /// The OID of `pg_database`, and the relfilenode `initdb` gives it.
 pub const DATABASE_CATALOG: Oid = Oid::new(1262);
 
-/// What remembered rows may take of memory, in bytes; beyond that all are forgotten.
+/// What remembered rows may take of memory, in bytes.
 const MAX_ROW_BYTES: usize = 4 << 20;
-/// What a row is reckoned to take besides its contents.
-const ROW_OVERHEAD: usize = 64;
 /// New files of shared relations that may turn out to be `pg_database`'s.
 const MAX_CANDIDATES: usize = 8;
 
-const TUPLE_HEADER_SIZE: usize = 23;
 const NAME_OFFSET: usize = 4;
-const NAME_SIZE: usize = 64;
 const CONNECTION_LIMIT_OFFSET: usize = 80;
 /// Bytes of the columns that are always there (`FormData_pg_database`).
 const FIXED_SIZE: usize = 96;
@@ -56,11 +41,7 @@ impl<'a> DatabaseRow<'a> {
     }
 
     pub(super) fn name(&self) -> &'a [u8] {
-        let name = self
-            .contents
-            .get(NAME_OFFSET..NAME_OFFSET + NAME_SIZE)
-            .unwrap_or_default();
-        name.split(|byte| *byte == 0).next().unwrap_or_default()
+        name_at(self.contents, NAME_OFFSET)
     }
 
     /// Whether the row says that the database is being dropped.
@@ -69,30 +50,8 @@ impl<'a> DatabaseRow<'a> {
     }
 
     fn u32_at(&self, offset: usize) -> u32 {
-        Reader::at(self.contents, offset)
-            .and_then(|mut reader| reader.u32())
-            .unwrap_or_default()
+        u32_at(self.contents, offset)
     }
-}
-
-/// What happened to a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RowChange<'a> {
-    Inserted(DatabaseRow<'a>),
-    /// The old row is missing when the log has not shown it, and so is the new one when it builds on it.
-    Updated {
-        old: Option<DatabaseRow<'a>>,
-        new: Option<DatabaseRow<'a>>,
-    },
-    Overwritten(DatabaseRow<'a>),
-    Deleted(Option<DatabaseRow<'a>>),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Place {
-    relfilenode: Oid,
-    block: BlockNumber,
-    row: LinePointer,
 }
 
 /// The rows seen.
@@ -101,10 +60,7 @@ pub(super) struct CatalogRows {
     relfilenode: Oid,
     /// Files made since, in case `pg_database` moves into one.
     candidates: Vec<Oid>,
-    rows: HashMap<Place, Box<[u8]>>,
-    bytes: usize,
-    /// The last row an update replaced, lent out with what happened to it.
-    replaced: Option<Box<[u8]>>,
+    rows: RowStore,
 }
 
 impl CatalogRows {
@@ -113,9 +69,7 @@ impl CatalogRows {
         Self {
             relfilenode,
             candidates: Vec::new(),
-            rows: HashMap::new(),
-            bytes: 0,
-            replaced: None,
+            rows: RowStore::new(MAX_ROW_BYTES),
         }
     }
 
@@ -140,7 +94,7 @@ impl CatalogRows {
         {
             if self.candidates.len() >= MAX_CANDIDATES {
                 let oldest = self.candidates.remove(0);
-                self.forget(|place| place.relfilenode == oldest);
+                self.rows.retain(|relation| relation.relfilenode != oldest);
             }
             self.candidates.push(relation.relfilenode);
         }
@@ -157,7 +111,8 @@ impl CatalogRows {
         if relfilenode != self.relfilenode {
             self.relfilenode = relfilenode;
             self.candidates.clear();
-            self.forget(|place| place.relfilenode != relfilenode);
+            self.rows
+                .retain(|relation| relation.relfilenode == relfilenode);
         }
     }
 
@@ -173,19 +128,12 @@ impl CatalogRows {
 
     /// Takes note of the page images of a record that concerns the catalog.
     pub(super) fn see_images(&mut self, record: &Record<'_>) {
-        for block in record.blocks() {
-            if block.fork != Fork::Main || !self.concerns(block.relation) {
-                continue;
-            }
-            let mut page = [0; BLOCK_SIZE];
-            if let Some(image) = block.image
-                && image.restore(&mut page).is_ok()
-            {
-                for (row, contents) in page::rows(&page) {
-                    self.remember(place(&block, row), contents);
-                }
-            }
-        }
+        let (relfilenode, candidates) = (self.relfilenode, &self.candidates);
+        self.rows.see_images(record, |relation| {
+            relation.tablespace == GLOBAL_TABLESPACE
+                && (relation.relfilenode == relfilenode
+                    || candidates.contains(&relation.relfilenode))
+        });
     }
 
     /// Takes note of a heap record about `pg_database`, whose images were seen; tells what happened.
@@ -193,108 +141,12 @@ impl CatalogRows {
         &mut self,
         record: &Record<'_>,
         change: HeapRecord<'_>,
-    ) -> Option<RowChange<'_>> {
+    ) -> Option<RowChange<DatabaseRow<'_>>> {
         let block = record
             .block(0)
             .filter(|block| block.relation.relfilenode == self.relfilenode)?;
-        match change {
-            HeapRecord::Insert { row } => {
-                let place = place(&block, row);
-                if block.image.is_none() {
-                    self.remember(place, inserted(block.data)?);
-                }
-                self.row(place).map(RowChange::Inserted)
-            }
-            HeapRecord::Delete { row } => Some(RowChange::Deleted(self.row(place(&block, row)))),
-            HeapRecord::InPlace { row } => {
-                let place = place(&block, row);
-                if block.image.is_none() {
-                    self.remember(place, block.data);
-                }
-                self.row(place).map(RowChange::Overwritten)
-            }
-            HeapRecord::Update(update) => {
-                let old_block = record.block(1).unwrap_or(block);
-                let old = place(&old_block, update.old_row);
-                let new = place(&block, update.new_row);
-                self.replaced = self.rows.get(&old).cloned();
-                if block.image.is_none() {
-                    let contents = updated(block.data, update, self.replaced.as_deref());
-                    match contents {
-                        Some(contents) => self.remember(new, &contents),
-                        None => self.forget(|place| *place == new),
-                    }
-                }
-                Some(RowChange::Updated {
-                    old: self.replaced.as_deref().and_then(DatabaseRow::new),
-                    new: self.row(new),
-                })
-            }
-            HeapRecord::Truncate { .. } | HeapRecord::Other => None,
-        }
+        self.rows
+            .observe(record, &block, change)?
+            .read(DatabaseRow::new)
     }
-
-    fn row(&self, place: Place) -> Option<DatabaseRow<'_>> {
-        self.rows.get(&place).and_then(|row| DatabaseRow::new(row))
-    }
-
-    fn remember(&mut self, place: Place, contents: &[u8]) {
-        if self.bytes > MAX_ROW_BYTES {
-            self.rows.clear();
-            self.bytes = 0;
-        }
-        self.bytes += contents.len() + ROW_OVERHEAD;
-        if let Some(before) = self.rows.insert(place, contents.into()) {
-            self.bytes = self.bytes.saturating_sub(before.len() + ROW_OVERHEAD);
-        }
-    }
-
-    fn forget(&mut self, unwanted: impl Fn(&Place) -> bool) {
-        self.rows.retain(|place, _| !unwanted(place));
-        let bytes = self.rows.values().map(|row| row.len() + ROW_OVERHEAD);
-        self.bytes = bytes.sum();
-    }
-}
-
-fn place(block: &BlockReference<'_>, row: LinePointer) -> Place {
-    Place {
-        relfilenode: block.relation.relfilenode,
-        block: block.block,
-        row,
-    }
-}
-
-/// A new row's contents in a block's data: behind `xl_heap_header` and what belongs to the tuple's header.
-fn inserted(data: &[u8]) -> Option<&[u8]> {
-    let mut reader = Reader::new(data);
-    header_rest(&mut reader)?;
-    Some(reader.rest())
-}
-
-/// A row's new contents: data, between what it shares with the old row.
-fn updated(data: &[u8], update: Update, old: Option<&[u8]>) -> Option<Vec<u8>> {
-    let mut reader = Reader::new(data);
-    let mut shared = |shares| if shares { reader.u16() } else { Some(0) };
-    let prefix_len = usize::from(shared(update.shares_prefix())?);
-    let suffix_len = usize::from(shared(update.shares_suffix())?);
-    header_rest(&mut reader)?;
-    let mut contents = Vec::new();
-    if prefix_len > 0 {
-        contents.extend_from_slice(old?.get(..prefix_len)?);
-    }
-    contents.extend_from_slice(reader.rest());
-    if suffix_len > 0 {
-        let old = old?;
-        contents.extend_from_slice(old.get(old.len().checked_sub(suffix_len)?..)?);
-    }
-    Some(contents)
-}
-
-/// Passes over `xl_heap_header`, the tuple's bitmap of nulls and padding.
-fn header_rest(reader: &mut Reader<'_>) -> Option<()> {
-    reader.u16()?;
-    reader.u16()?;
-    let header_len = usize::from(reader.u8()?);
-    reader.take(header_len.checked_sub(TUPLE_HEADER_SIZE)?)?;
-    Some(())
 }

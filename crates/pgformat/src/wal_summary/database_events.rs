@@ -233,7 +233,8 @@ impl DatabaseEvents {
         }
     }
 
-    pub(super) fn absorb(&mut self, later: Self) {
+    /// Adds what happened in the log that follows.
+    pub fn absorb(&mut self, later: Self) {
         self.coverage = self.coverage.and(later.coverage);
         for event in later.events {
             self.add(event);

@@ -3,8 +3,8 @@
 //! A [`SummaryBuilder`] makes them from records as log comes in. They answer, without reading the log again:
 //! which blocks a differential backup must copy ([`change_map`]), to which position a time leads
 //! ([`time_index`]), which databases came, went and were renamed ([`database_events`]), which relations'
-//! files went away ([`relation_events`]), and which transactions were unusually large
-//! ([`large_transactions`]).
+//! files went away ([`relation_events`]), and which transactions changed tables, schemas or unusually many
+//! blocks ([`transactions`]).
 //!
 //! Summaries of consecutive stretches merge into one. [`format`](mod@format) is their stored form.
 //!
@@ -12,6 +12,7 @@
 //! the other parts leave out what comes later and say so ([`Coverage`]). [`SummaryBuilder::is_full`] asks for
 //! a cut long before.
 
+pub mod activity;
 mod block_chunk;
 pub mod block_set;
 mod builder;
@@ -20,9 +21,12 @@ pub mod change_map;
 pub mod database_events;
 pub mod format;
 mod hash;
-pub mod large_transactions;
 pub mod relation_events;
+mod relation_rows;
+mod row_store;
+pub mod schema_changes;
 pub mod time_index;
+pub mod transactions;
 
 use crate::{Lsn, MajorVersion, Oid, TimelineId};
 
@@ -30,9 +34,9 @@ pub use builder::{SummaryBuilder, SummaryError};
 pub use catalog_rows::DATABASE_CATALOG;
 use change_map::ChangeMap;
 use database_events::DatabaseEvents;
-use large_transactions::{LargeTransaction, keep_largest};
 use relation_events::RelationEvents;
 use time_index::TimeIndex;
+use transactions::NotableTransactions;
 
 /// What a stretch of log changes, when, and what was lost in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,8 +63,8 @@ pub struct WalSummary {
     pub databases: DatabaseEvents,
     /// Relations' files that went away.
     pub relations: RelationEvents,
-    /// Transactions that touched unusually many blocks, in no order.
-    pub large_transactions: Vec<LargeTransaction>,
+    /// Transactions worth telling of, and what those under way at the end had done.
+    pub transactions: NotableTransactions,
 }
 
 /// Records of extensions' resource managers. What they change besides the blocks they name is unknown.
@@ -123,7 +127,7 @@ impl WalSummary {
             times: TimeIndex::default(),
             databases: DatabaseEvents::default(),
             relations: RelationEvents::default(),
-            large_transactions: Vec::new(),
+            transactions: NotableTransactions::default(),
         }
     }
 
@@ -156,9 +160,7 @@ impl WalSummary {
         self.times.absorb(later.times);
         self.databases.absorb(later.databases);
         self.relations.absorb(later.relations);
-        for large in later.large_transactions {
-            keep_largest(&mut self.large_transactions, large);
-        }
+        self.transactions.absorb(later.transactions);
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! The stored form of what happened to databases and relations, and of large transactions.
+//! The stored form of what happened to databases and to files of relations.
 //!
 //! ```text
 //! coverage u8: 0 whole, 1 partial
@@ -10,7 +10,6 @@
 //! coverage u8
 //! relation events  start - start before, transaction, tablespace, database, relfilenode,
 //!                  blocks left + 1, or 0 for a drop
-//! large transactions  transaction, kind u8, database or 0, first, end, blocks
 //! ```
 
 use crate::{
@@ -19,7 +18,6 @@ use crate::{
     wal::database::DatabaseDirectory,
     wal_summary::{
         database_events::{DatabaseChange, DatabaseEvent, DatabaseEvents, MAX_DATABASE_EVENTS},
-        large_transactions::{LargeTransaction, MAX_LARGE_TRANSACTIONS},
         relation_events::{MAX_RELATION_EVENTS, RelationChange, RelationEvent, RelationEvents},
     },
 };
@@ -27,7 +25,6 @@ use crate::{
 use super::{
     SummaryFormatError,
     codec::{Input, Output},
-    times::{end_kind, kind_number},
 };
 
 /// The longest name of a database (`NAMEDATALEN`).
@@ -211,34 +208,4 @@ pub(super) fn decode_relations(
     }
     events.set_coverage(coverage);
     Ok(events)
-}
-
-pub(super) fn encode_large(transactions: &[LargeTransaction], output: &mut Output) {
-    output.count(transactions.len());
-    for large in transactions {
-        output.number(u64::from(large.transaction.get()));
-        output.byte(kind_number(large.kind));
-        output.number(large.database.map_or(0, |database| database.get().into()));
-        output.number(large.first.get());
-        output.number(large.ended.get());
-        output.number(large.blocks);
-    }
-}
-
-pub(super) fn decode_large(
-    input: &mut Input<'_>,
-) -> Result<Vec<LargeTransaction>, SummaryFormatError> {
-    input.enter("large transactions");
-    let mut transactions = Vec::new();
-    for _ in 0..input.count(MAX_LARGE_TRANSACTIONS)? {
-        transactions.push(LargeTransaction {
-            transaction: TransactionId::new(input.number()?),
-            kind: end_kind(input.byte()?).ok_or_else(|| input.malformed())?,
-            database: Some(Oid::new(input.number()?)).filter(|database| database.get() != 0),
-            first: Lsn::new(input.number()?),
-            ended: Lsn::new(input.number()?),
-            blocks: input.number()?,
-        });
-    }
-    Ok(transactions)
 }

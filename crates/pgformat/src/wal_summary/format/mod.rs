@@ -15,7 +15,7 @@
 //! time index          see `times`
 //! database events     see `events`
 //! relation events     see `events`
-//! large transactions  see `events`
+//! transactions        see `transactions`
 //! ```
 //!
 //! A reader must reject: another magic number or version, a wrong checksum, counts or lengths that the bytes
@@ -26,6 +26,7 @@ mod changes;
 mod codec;
 mod events;
 mod times;
+mod transactions;
 
 use crate::{Lsn, MajorVersion, Oid, TimelineId};
 
@@ -86,7 +87,7 @@ impl WalSummary {
         times::encode(&self.times, self.start, &mut output);
         events::encode_databases(&self.databases, self.start, &mut output);
         events::encode_relations(&self.relations, self.start, &mut output);
-        events::encode_large(&self.large_transactions, &mut output);
+        transactions::encode(&self.transactions, self.start, &mut output);
         output.finish()
     }
 
@@ -144,7 +145,7 @@ impl WalSummary {
             times: times::decode(input, start)?,
             databases: events::decode_databases(input, start)?,
             relations: events::decode_relations(input, start)?,
-            large_transactions: events::decode_large(input)?,
+            transactions: transactions::decode(input, start)?,
         })
     }
 }
