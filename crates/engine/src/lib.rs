@@ -15,5 +15,6 @@ pub mod instance_record;
 pub mod log;
 pub mod progress;
 pub mod restore;
+pub mod summary;
 pub mod verify;
 pub mod window;

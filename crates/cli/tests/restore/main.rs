@@ -3,6 +3,7 @@
 mod everpoint;
 mod versions;
 
+mod changes;
 mod databases;
 mod differential;
 mod interrupted;
