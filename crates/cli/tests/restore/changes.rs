@@ -134,7 +134,8 @@ on_every_version! {
             }
         }
         let replayed = everpoint.restore(major, &target).await?;
-        assert_same(&fingerprint(&replayed).await?, &fingerprint(&quick).await?);
+        // Replay leaves sequences ahead.
+        assert_same(&fingerprint(&quick).await?, &fingerprint(&replayed).await?);
         Ok(())
     }
 }
