@@ -21,7 +21,7 @@ SETTINGS = {
 FREE_BYTES = 25 << 30
 # ext4 does not use the inodes of deleted files again for this long, and looks for others slowly meanwhile.
 INODE_SECONDS = 40
-STEPS = ("full", "again", "restore", "differential")
+STEPS = ("full", "again", "restore", "differential", "database")
 TOOLS = ("everpoint", "pgbackrest", "pg_basebackup")
 
 
@@ -66,7 +66,7 @@ class Rounds:
         if "pg_basebackup" in chosen.tools:
             self.tools.append(PgBasebackup(bench, root, chosen.jobs))
         self.incremental = [tool for tool in self.tools if hasattr(tool, "restore")]
-        self.results, self.changed = {}, {}
+        self.results, self.changed, self.facts = {}, {}, {}
 
     def note(self, step, tool, took):
         self.results.setdefault(step, {}).setdefault(tool.name, []).append(took.as_dict())
@@ -98,6 +98,38 @@ class Rounds:
             pages = directory_size(self.bench.server.data / "base") // 8192
             for percent in (1, 10):
                 self.differential(f"differential {percent} %", pages * percent // 100, number)
+        # Last, as its log changes pages that a differential would have to store.
+        if "database" in self.chosen.steps:
+            self.one_database(number)
+
+    def one_database(self, number):
+        """One database of many: up to the first query, and how fast its part of the log is replayed."""
+        database, query = cluster.ONE, "SELECT count(*) FROM t7"
+        sockets = self.root / "socket-restored"
+        self.bench.account.make_directory(sockets)
+        for tool in self.incremental:
+            tool.begin_log()
+        end = self.bench.server.switch_log()
+        for tool in self.incremental:
+            tool.end_log(*end)
+        for tool in self.turn(self.incremental, number):
+            if tool.name == Everpoint.name:
+                self.note("one database", tool, tool.one_database(database, query))
+                self.facts.setdefault("fetched_bytes", []).append(tool.said().get("fetched_bytes"))
+            else:
+                target = tool.repository.with_name(f"restored-one-{tool.repository.name}")
+                self.note("one database", tool, tool.one_database(database, query, target, sockets))
+        for tool in self.incremental:
+            if tool.name != Everpoint.name:
+                continue
+            tool.begin_log()
+            share = cluster.write_log(self.bench.server)
+            tool.end_log(*self.bench.server.switch_log())
+            one = tool.replay_one(cluster.ONE)
+            everything = tool.replay_all(self.root / "restored-all", sockets)
+            self.facts.setdefault("replay_seconds", []).append({"one": one, "all": everything, "share": share})
+            cluster.forget_log(self.bench.server)
+            say(f"  replay of log of which {share:.0%} are the database's: {one:.1f} s, of all {everything:.1f} s")
 
     def differential(self, step, pages, number):
         for tool in self.incremental:
@@ -160,6 +192,7 @@ def main():
                 rounds.round(number)
                 # After every round, so that a long measurement that is broken off leaves something.
                 facts["changed_pages"] = rounds.changed
+                facts["one_database"] = rounds.facts
                 report.write(chosen.output, facts, rounds.results)
         finally:
             stop_slots(server)

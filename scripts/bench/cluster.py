@@ -17,6 +17,8 @@ PGBENCH_SCALE = 80
 WORDS, SENTENCES = 20_000, 200_000
 ORDERS, EVENTS, DOCUMENTS, ATTACHMENTS = 4_700_000, 3_000_000, 12_000, 2_000
 SMALL_DATABASES, SMALL_TABLES = 20, 150
+ONE = "small_7"  # the one that is restored of many
+LOG_ROUNDS = 10
 
 # Tables whose rows are updated in place, with the key's highest value.
 UPDATED = {
@@ -148,6 +150,31 @@ def fill(server, say):
     for number in range(2, SMALL_DATABASES + 1):
         server.sql(f"CREATE DATABASE small_{number} TEMPLATE small_1 STRATEGY file_copy")
     server.sql("CHECKPOINT")
+
+
+LOADED = [ONE, *(f"small_{number}" for number in range(1, 11) if f"small_{number}" != ONE)]
+
+
+def write_log(server):
+    """Writes as much log in each of ten databases. Returns the share of the one that is restored."""
+    sizes = {}
+    for database in LOADED:
+        before = server.sql("SELECT pg_current_wal_insert_lsn()")
+        server.sql(f"""
+            CREATE TABLE IF NOT EXISTS load (id int PRIMARY KEY, name text, value numeric);
+            TRUNCATE load;
+            INSERT INTO load SELECT g, md5(g::text), g FROM generate_series(1, 40000) g;
+            DO $$ BEGIN FOR r IN 1..{LOG_ROUNDS} LOOP
+                UPDATE load SET value = value + 1, name = md5(name);
+            END LOOP; END $$""", database)
+        sizes[database] = int(server.sql(f"SELECT pg_current_wal_insert_lsn() - '{before}'::pg_lsn"))
+    return sizes[ONE] / sum(sizes.values())
+
+
+def forget_log(server):
+    """Takes away what writing log left, so that the kept cluster stays as it was made."""
+    for database in LOADED:
+        server.sql("DROP TABLE load", database)
 
 
 def change(server, pages):

@@ -11,6 +11,7 @@ STEPS = {
     "full": "full backup, to an empty repository",
     "full again": "full backup, nothing changed since the last",
     "restore": "restore of the full backup, to an empty directory",
+    "one database": "one small database, from the command to the first query",
     "differential 1 %": "differential, about 1 % of the pages changed",
     "differential 10 %": "differential, about 11 % of the pages changed",
 }
@@ -78,6 +79,13 @@ def markdown(facts, results):
     changed = facts.get("changed_pages")
     if changed:
         lines += ["", "Pages changed: " + "; ".join(f"{name}: {' '.join(map(str, counts))}" for name, counts in changed.items())]
+    one = facts.get("one_database", {})
+    if one.get("fetched_bytes"):
+        lines += ["", "Fetched for one database: " + " ".join(f"{bytes / 1e6:.1f} MB" for bytes in one["fetched_bytes"])]
+    if one.get("replay_seconds"):
+        lines += ["", "Replay of one database's part of the log beside all of it: " + "; ".join(
+            f"{run['one']:.1f} s and {run['all']:.1f} s, {run['all'] / run['one']:.1f} times as fast, its share "
+            f"{run['share']:.0%}" for run in one["replay_seconds"])]
     return "\n".join(lines) + "\n"
 
 

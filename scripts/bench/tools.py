@@ -10,6 +10,7 @@ from pathlib import Path
 from server import PORT, SUPERUSER, programs
 
 LOG_SECONDS = 300  # how long log may take to be stored
+UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
 def version_of(command):
@@ -31,6 +32,7 @@ class Everpoint:
         self.program.chmod(0o755)
         self.version = version_of([self.program, "--version"])
         self.repository, self.key = root / "everpoint", root / "everpoint.key"
+        self.scratch = root / "everpoint.scratch"
         self.environment = {"EVERPOINT_REPOSITORY": f"file://{self.repository}", "EVERPOINT_KEY_FILE": str(self.key)}
         self.receiver = None
 
@@ -62,6 +64,46 @@ class Everpoint:
     def restore(self, target):
         command = self.command("restore", "instance", self.instance, "--to", target, "--jobs", self.jobs)
         return self.bench.measure(command, self.environment, [self.repository])
+
+    def scratch_command(self, database, query):
+        return self.command("restore", "database", f"{self.instance}/{database}", "--jobs", self.jobs,
+                            "--scratch", self.scratch, "--bin-directory", programs(),
+                            "--exec", f"{programs() / 'psql'} -X -At -c '{query}'")
+
+    def one_database(self, database, query):
+        """Recovers one database, up to the answer of a first query."""
+        self.bench.account.make_directory(self.scratch)
+        return self.bench.measure(self.scratch_command(database, query), self.environment, [self.repository])
+
+    def said(self):
+        """What the last command said of the bytes it fetched, and of when replay began and ended."""
+        found = {}
+        for line in self.bench.log.read_text(errors="replace").splitlines():
+            if line.startswith("$ "):
+                found = {}
+            if match := re.match(r" *([0-9.]+) s  (Recovering|Recovered)(?:; ([0-9.]+) (\w+) fetched)?", line):
+                found[match[2]] = float(match[1])
+                if match[3]:
+                    found["fetched_bytes"] = float(match[3]) * UNITS[match[4]]
+            if match := re.match(r"files restored in ([0-9.]+) s, recovered after ([0-9.]+) s", line):
+                found["Recovering"], found["Recovered"] = float(match[1]), float(match[2])
+        return found
+
+    def replay_seconds(self):
+        said = self.said()
+        return said["Recovered"] - said["Recovering"]
+
+    def replay_one(self, database):
+        self.bench.account.make_directory(self.scratch)
+        self.bench.run(self.scratch_command(database, "SELECT 1"), self.environment)
+        return self.replay_seconds()
+
+    def replay_all(self, target, sockets):
+        command = self.command("restore", "instance", self.instance, "--to", target, "--jobs", self.jobs, "--start",
+                               "--socket-directory", sockets, "--port", PORT, "--bin-directory", programs())
+        self.bench.run(command, self.environment)
+        stop(self.bench, target)
+        return self.replay_seconds()
 
     def begin_log(self):
         command = self.command("wal", "receive", self.instance, "--interval", "1s")
@@ -151,6 +193,22 @@ class PgBackRest:
         self.bench.account.make_empty(target)
         return self.bench.measure(self.command(f"--pg1-path={target}", "restore"), None, [self.repository])
 
+    def one_database(self, database, query, target, sockets):
+        """Restores a cluster with one database and starts it, up to the answer of a first query."""
+        self.bench.account.make_empty(target)
+        restore = self.command(f"--pg1-path={target}", f"--db-include={database}", "restore")
+        start = [programs() / "pg_ctl", "-D", target, "-s", "-w", "-t", "600", "-l", f"{target}.log", "-o",
+                 f"'-c unix_socket_directories={sockets} -c listen_addresses= -c archive_mode=off'", "start"]
+        ask = [programs() / "psql", "-X", "-At", "-h", sockets, "-p", PORT, "-U", SUPERUSER, "-d", database, "-c",
+               f"'{query}'"]
+        # A hot standby answers before its recovery ends: the answer of a promoted server is what is waited for.
+        ready = [*ask[:-1], "'SELECT 1 / (NOT pg_is_in_recovery())::int'"]
+        words = lambda command: " ".join(map(str, command))
+        script = f"{words(restore)} && {words(start)} && until {words(ready)}; do sleep 0.02; done && {words(ask)}"
+        took = self.bench.measure(["/bin/sh", "-c", script], None, [self.repository])
+        stop(self.bench, target)
+        return took
+
     def begin_log(self):
         self.bench.archiving.begin(self.name, " ".join(self.command("archive-push")))
 
@@ -174,6 +232,10 @@ class PgBasebackup:
         command = [programs() / "pg_basebackup", "-D", self.repository, "-Ft", "-X", "none", "--checkpoint=fast",
                    f"--compress=server-zstd:level=1,workers={self.jobs}"]
         return self.bench.measure(command, None, [self.bench.server.data], self.repository)
+
+
+def stop(bench, data):
+    bench.run([programs() / "pg_ctl", "-D", data, "-s", "-m", "immediate", "-w", "stop"])
 
 
 def wait_for(condition):

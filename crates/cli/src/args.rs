@@ -1,5 +1,7 @@
 //! The command line.
 
+pub mod database;
+
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -66,6 +68,8 @@ pub enum Command {
     Restore(RestoreCommand),
     /// List backups
     Backups(OneInstance),
+    /// List dropped databases, and up to where each can be restored
+    Deleted(OneInstance),
     /// Show what can be restored, and what is amiss
     Status(Status),
     /// Check that everything stored is there and authentic
@@ -213,7 +217,9 @@ pub struct Summarize {
 #[derive(Debug, Subcommand)]
 pub enum RestoreCommand {
     /// Restore a whole instance into an empty directory
-    Instance(RestoreInstance),
+    Instance(Box<RestoreInstance>),
+    /// Restore one database of many
+    Database(Box<database::RestoreDatabase>),
 }
 
 #[derive(Debug, Args)]

@@ -2,7 +2,11 @@
 
 use std::{error::Error, process::ExitCode};
 
-use everpoint_engine::{backup::BackupError, restore::RestoreError};
+use everpoint_engine::{
+    backup::BackupError,
+    database::{DatabasePlanError, choose::ChooseError},
+    restore::RestoreError,
+};
 use everpoint_instance::lock::LockError;
 use everpoint_repository::{RepositoryError, keys::KeyError};
 
@@ -71,6 +75,20 @@ fn is_refusal(cause: &(dyn Error + 'static)) -> bool {
             | RepositoryError::UnknownInstance { .. } => true,
             RepositoryError::Key(error) => is_refusal(error),
             _ => false,
+        };
+    }
+    if let Some(error) = cause.downcast_ref::<DatabasePlanError>() {
+        return match error {
+            DatabasePlanError::Choose(error) => is_refusal(error),
+            DatabasePlanError::Restore(error) => is_refusal(error),
+        };
+    }
+    if let Some(error) = cause.downcast_ref::<ChooseError>() {
+        return match error {
+            ChooseError::Stored(error) => is_refusal(error),
+            ChooseError::Repository(error) => is_refusal(error),
+            ChooseError::Events(_) => false,
+            _ => true,
         };
     }
     cause.is::<Refusal>()

@@ -37,6 +37,26 @@ pub fn instant(text: &str) -> Result<Timestamp, String> {
         .map_err(|error| error.to_string())
 }
 
+/// Reads an instant as all the time that is written like it: the whole second, or the whole tenth of one.
+pub fn span(text: &str) -> Result<(Timestamp, Timestamp), String> {
+    let from = instant(text)?;
+    // Behind the day, which is written YYYY-MM-DD, and before the zone.
+    let rest = text.trim().get("YYYY-MM-DDT".len()..).unwrap_or_default();
+    let end = rest.find(|c: char| !c.is_ascii_digit() && c != ':' && c != '.');
+    let clock = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
+    let fraction = clock.split_once('.').map(|(_, digits)| digits.len());
+    let minutes_only = clock.matches(':').count() < 2;
+    let nanoseconds = match fraction {
+        Some(digits) => 1_000_000_000 / 10_i64.pow(u32::try_from(digits).unwrap_or(9).min(9)),
+        None if minutes_only => 60_000_000_000,
+        None => 1_000_000_000,
+    };
+    let to = from
+        .checked_add(SignedDuration::from_nanos(nanoseconds))
+        .map_err(|error| error.to_string())?;
+    Ok((from, to))
+}
+
 /// Reads a duration such as 5min, 30s, 1h.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let bad = || "a duration is written as 30s, 5min or 1h".to_owned();
@@ -75,6 +95,20 @@ mod tests {
                 .unwrap_err()
                 .contains("twice")
         );
+    }
+
+    #[test]
+    fn spans_are_as_long_as_what_was_left_out() {
+        for (text, seconds) in [
+            ("2026-11-22T21:30:00Z", 1.0),
+            ("2026-11-22T21:30:00.25+01:00", 0.01),
+            ("2026-11-22 21:30 Europe/Berlin", 60.0),
+            ("2026-11-22 21:30:00 UTC", 1.0),
+            ("2026-11-22 21:30:00.123456Z", 0.000_001),
+        ] {
+            let (from, to) = span(text).unwrap();
+            assert_eq!(to.duration_since(from).as_secs_f64(), seconds, "{text}");
+        }
     }
 
     #[test]

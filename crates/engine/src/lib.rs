@@ -9,6 +9,7 @@
 )]
 
 pub mod backup;
+pub mod database;
 pub mod expire;
 pub mod hex;
 pub mod instance_record;

@@ -20,6 +20,7 @@ pub mod facts;
 pub mod grant;
 pub mod lock;
 pub mod notifications;
+pub mod prepared;
 pub mod process;
 pub mod replication;
 pub mod wal_control;

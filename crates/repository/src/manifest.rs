@@ -4,6 +4,8 @@
 //! are found without reading the others'. Memory does not grow with the number of files, neither when
 //! writing nor when reading. Specified in `docs/format/manifest.md`.
 
+use std::collections::BTreeSet;
+
 use everpoint_pgformat::ids::BLOCK_SIZE;
 
 use crate::{
@@ -266,8 +268,7 @@ impl ManifestWriter {
 pub struct ManifestReader {
     object: SealedObject,
     decoder: FrameDecoder,
-    next_section: usize,
-    end_section: usize,
+    sections: BTreeSet<usize>,
     section: std::vec::IntoIter<FileEntry>,
 }
 
@@ -285,10 +286,14 @@ impl ManifestReader {
         Ok(Self {
             object,
             decoder,
-            next_section: 0,
-            end_section: end,
+            sections: (0..end).collect(),
             section: Vec::new().into_iter(),
         })
+    }
+
+    /// Passes over the sections whose numbers are not among these. Call it before the first file is read.
+    pub fn keep_sections(&mut self, wanted: &BTreeSet<usize>) {
+        self.sections.retain(|number| wanted.contains(number));
     }
 
     /// The next file; `None` behind the last.
@@ -300,13 +305,12 @@ impl ManifestReader {
             if let Some(entry) = self.section.next() {
                 return Ok(Some(entry));
             }
-            if self.next_section >= self.end_section {
-                return Ok(None);
-            }
-            let Some(frame) = self.object.frames().get(self.next_section).copied() else {
+            let Some(number) = self.sections.pop_first() else {
                 return Ok(None);
             };
-            self.next_section += 1;
+            let Some(frame) = self.object.frames().get(number).copied() else {
+                return Ok(None);
+            };
             let bytes = self.object.read(store, &frame, &mut self.decoder).await?;
             let entries = decode_section(&bytes).ok_or_else(|| ObjectError::Damaged {
                 path: self.object.path().to_owned(),

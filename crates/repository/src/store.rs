@@ -3,9 +3,17 @@
 //! Nothing is ever overwritten: a name that is taken is an error of its own kind. A write that
 //! returned has reached the disk (files and their directories are synced).
 
-use std::{ops::Range, path::PathBuf, sync::Arc};
+use std::{
+    ops::Range,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use bytes::Bytes;
+use everpoint_pgformat::ByteCount;
 use futures_util::TryStreamExt;
 use jiff::Timestamp;
 use object_store::{
@@ -27,6 +35,7 @@ pub struct Store {
     inner: Arc<dyn ObjectStore>,
     url: Url,
     local_root: Option<PathBuf>,
+    fetched: Arc<AtomicU64>,
 }
 
 /// What a listing says of an object.
@@ -130,7 +139,19 @@ impl Store {
             inner: Arc::new(inner),
             url,
             local_root: Some(root),
+            fetched: Arc::default(),
         })
+    }
+
+    /// Bytes of objects that were read so far, by this store and all its clones.
+    pub fn fetched(&self) -> ByteCount {
+        ByteCount::new(self.fetched.load(Ordering::Relaxed))
+    }
+
+    fn count(&self, bytes: Bytes) -> Bytes {
+        let len = u64::try_from(bytes.len()).unwrap_or_default();
+        self.fetched.fetch_add(len, Ordering::Relaxed);
+        bytes
     }
 
     /// The address, as a URL.
@@ -180,6 +201,7 @@ impl Store {
         result
             .bytes()
             .await
+            .map(|bytes| self.count(bytes))
             .map_err(|source| failed("read", path, source))
     }
 
@@ -191,6 +213,7 @@ impl Store {
         self.inner
             .get_range(&Path::from(path), range)
             .await
+            .map(|bytes| self.count(bytes))
             .map_err(|source| failed("read", path, source))
     }
 

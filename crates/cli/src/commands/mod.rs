@@ -1,6 +1,7 @@
 //! What each command does.
 
 mod backup;
+mod database;
 mod expire;
 mod init;
 mod instance;
@@ -41,7 +42,13 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
             wal::summarize(&open(&global).await?, &global, &args).await
         }
         Command::Restore(RestoreCommand::Instance(args)) => {
-            restore::instance(&open(&global).await?, &global, args).await
+            restore::instance(&open(&global).await?, &global, *args).await
+        }
+        Command::Restore(RestoreCommand::Database(args)) => {
+            database::restore(&open(&global).await?, &global, *args).await
+        }
+        Command::Deleted(args) => {
+            database::list_deleted(&open(&global).await?, &global, &args).await
         }
         Command::Backups(args) => listing::backups(&open(&global).await?, &global, &args).await,
         Command::Status(args) => status::run(&open(&global).await?, &global, &args).await,

@@ -6,7 +6,8 @@ use everpoint_engine::{
     instance_record::InstanceRecord,
     progress::Progress,
     restore::{
-        self, LogDelivery, RestorePlan, RestoreRequest,
+        self, Durability, LogDelivery, RestorePlan, RestoreRequest,
+        selection::Selection,
         start::StartPlan,
         target::{Neighbour, Stop, Target},
         writer::Owner,
@@ -100,6 +101,7 @@ fn request(args: &RestoreInstance) -> anyhow::Result<RestoreRequest> {
     Ok(RestoreRequest {
         instance: args.name.clone(),
         to,
+        selection: Selection::Cluster,
         target,
         timeline: args.timeline.and_then(TimelineId::new),
         tablespaces: args.tablespaces.clone(),
@@ -110,11 +112,12 @@ fn request(args: &RestoreInstance) -> anyhow::Result<RestoreRequest> {
         } else {
             LogDelivery::InPlace
         },
+        durability: Durability::Synced,
     })
 }
 
 /// Root restores for the user that PostgreSQL runs as; anybody else for himself.
-fn owner(name: &str) -> anyhow::Result<Option<Owner>> {
+pub fn owner(name: &str) -> anyhow::Result<Option<Owner>> {
     if !rustix::process::geteuid().is_root() {
         return Ok(None);
     }

@@ -1,6 +1,8 @@
 //! The `everpoint` command as a user runs it, with a repository and a key file of its own.
 
 use std::{
+    env,
+    ffi::OsString,
     fs::{self, File},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -10,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use everpoint_pgformat::Lsn;
-use everpoint_testkit::{Cluster, Moment, Scratch};
+use everpoint_testkit::{Cluster, Moment, Scratch, Server};
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::process::{Child, Command};
@@ -73,6 +75,11 @@ impl Everpoint {
         };
         everpoint.json(&["init", "--generate-key-file"]).await?;
         Ok(everpoint)
+    }
+
+    /// Where the repository and all else of it is.
+    pub fn place(&self) -> &Path {
+        self.scratch.path()
     }
 
     /// Makes a repository and adds a cluster to it.
@@ -260,9 +267,20 @@ impl Everpoint {
         let repository = self.scratch.path().join("repository");
         command.env("EVERPOINT_REPOSITORY", repository);
         command.env("EVERPOINT_KEY_FILE", self.scratch.path().join("key"));
+        command.env("PATH", search_path());
         command.stdin(Stdio::null()).kill_on_drop(true);
         command
     }
+}
+
+/// The programs of all versions, which the command looks for on its `PATH`, before all else there.
+fn search_path() -> OsString {
+    let servers = (15..=18).filter_map(|major| Server::find(major).ok()?.tool("postgres").ok());
+    let mut places: Vec<PathBuf> = servers
+        .filter_map(|program| Some(program.parent()?.to_owned()))
+        .collect();
+    places.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
+    env::join_paths(places).unwrap_or_default()
 }
 
 /// A running `everpoint wal receive`. Killed when dropped.

@@ -1,13 +1,17 @@
 //! Backups of real servers by the `everpoint` command, restored and compared with what they were taken of.
 
 mod everpoint;
+mod inspected;
 mod versions;
 
 mod changes;
 mod databases;
 mod differential;
+mod dropped;
+mod filtered_log;
 mod interrupted;
 mod large;
+mod one_database;
 mod point_in_time;
 mod settings;
 mod tablespaces;

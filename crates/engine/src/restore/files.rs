@@ -12,12 +12,14 @@ use everpoint_instance::data_directory::scan;
 use everpoint_pgformat::Oid;
 use everpoint_repository::{
     Repository, RepositoryError,
+    backup::Backup,
     manifest::{Content, FileEntry, ManifestReader},
 };
 use tokio::sync::mpsc;
 
 use super::{
-    LogDelivery, MARKER, Marker, RestoreError, RestorePlan, failed,
+    Durability, LogDelivery, MARKER, Marker, RestoreError, RestorePlan, RestoreRequest, failed,
+    selection::Paths,
     units::{self, RestoreUnit},
     writer::{Existing, Owner, PackSource, WriteError, Writer},
 };
@@ -66,6 +68,11 @@ pub fn make_directories(plan: &RestorePlan, marker: &Marker) -> Result<(), Resto
     for directory in directories
         .iter()
         .filter(|directory| !directory.path.is_empty())
+        .filter(|directory| {
+            let version = plan.resolved.backup.version;
+            let selection = &plan.request.selection;
+            selection.takes_directory(&directory.path, version)
+        })
     {
         make_directory(&root.join(&directory.path), directory.mode, owner)?;
     }
@@ -139,10 +146,10 @@ pub async fn restore_files(
 ) -> Result<(), RestoreError> {
     let instance = &plan.request.instance;
     let backup = &plan.resolved.backup;
-    let (_, top) = repository.manifest(instance, &backup.id).await?;
+    let (top, paths) = manifest(repository, &plan.request, backup).await?;
     let base = match &plan.base {
         None => None,
-        Some(base) => Some(repository.manifest(instance, &base.id).await?.1),
+        Some(base) => Some(manifest(repository, &plan.request, base).await?.0),
     };
     let source = PackSource {
         repository: repository.clone(),
@@ -175,7 +182,7 @@ pub async fn restore_files(
         workers.push(thread);
     }
     drop(receiver);
-    let dispatched = dispatch(repository, top, base, sender, progress).await;
+    let dispatched = dispatch(repository, (top, &paths), base, sender, progress).await;
     let ended = tokio::task::spawn_blocking(move || {
         workers
             .into_iter()
@@ -210,10 +217,42 @@ fn run_worker(
     }
 }
 
+/// Opens a manifest at the sections that hold files of the selection.
+async fn manifest(
+    repository: &Repository,
+    request: &RestoreRequest,
+    backup: &Backup,
+) -> Result<(ManifestReader, Paths), RestoreError> {
+    let (_, mut reader) = repository.manifest(&request.instance, &backup.id).await?;
+    let paths = request.selection.paths(backup);
+    reader.keep_sections(&paths.sections(&backup.sections));
+    Ok((reader, paths))
+}
+
+/// Bytes of the selected files of a backup, as restored.
+///
+/// # Errors
+/// When the manifest cannot be read.
+pub async fn selected_bytes(
+    repository: &Repository,
+    request: &RestoreRequest,
+    backup: &Backup,
+) -> Result<u64, RestoreError> {
+    let (mut reader, paths) = manifest(repository, request, backup).await?;
+    let store = repository.store();
+    let mut bytes = 0;
+    while let Some(entry) = reader.next(store).await.map_err(RepositoryError::from)? {
+        if paths.contain(&entry.path) {
+            bytes += entry.size;
+        }
+    }
+    Ok(bytes)
+}
+
 /// Pairs the files with those of the base, both in ascending order, and cuts them into units.
 async fn dispatch(
     repository: &Repository,
-    mut top: ManifestReader,
+    (mut top, paths): (ManifestReader, &Paths),
     mut base: Option<ManifestReader>,
     units: mpsc::Sender<RestoreUnit>,
     progress: &Progress,
@@ -221,6 +260,9 @@ async fn dispatch(
     let store = repository.store();
     let mut waiting: Option<FileEntry> = None;
     while let Some(entry) = top.next(store).await.map_err(RepositoryError::from)? {
+        if !paths.contain(&entry.path) {
+            continue;
+        }
         let mut below = None;
         if let (Content::Blocks { .. }, Some(base)) = (&entry.content, &mut base) {
             while waiting.as_ref().is_none_or(|found| found.path < entry.path) {
@@ -324,7 +366,11 @@ pub fn finish(plan: &RestorePlan) -> Result<(), RestoreError> {
     {
         sync_file_system(place)?;
     }
-    sync_file_system(root)?;
+    let sync = || match plan.request.durability {
+        Durability::Synced => sync_file_system(root),
+        Durability::Scratch => Ok(()),
+    };
+    sync()?;
     write_file(
         &root.join("global/pg_control"),
         &control,
@@ -334,7 +380,7 @@ pub fn finish(plan: &RestorePlan) -> Result<(), RestoreError> {
         let marker = root.join(MARKER);
         fs::remove_file(&marker).map_err(failed("remove", &marker))?;
     }
-    sync_file_system(root)
+    sync()
 }
 
 fn sync_file_system(path: &Path) -> Result<(), RestoreError> {

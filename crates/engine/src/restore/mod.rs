@@ -6,9 +6,10 @@
 
 pub mod buffer;
 pub mod files;
-pub mod late_tablespaces;
 pub mod recovery;
 pub mod refusal;
+pub mod replayable_log;
+pub mod selection;
 pub mod start;
 pub mod target;
 pub mod units;
@@ -18,12 +19,15 @@ use std::path::{Path, PathBuf};
 
 use everpoint_pgformat::{ByteCount, Lsn, Oid, TimelineId};
 use everpoint_repository::{
-    BackupId, InstanceName, Repository, RepositoryError, backup::Backup, log::LogIndex,
+    BackupId, InstanceName, Repository, RepositoryError,
+    backup::{Backup, Tablespace},
+    log::LogIndex,
 };
 use serde::{Deserialize, Serialize};
 
 use self::{
     refusal::RefusalError,
+    selection::Selection,
     target::{Resolved, Resolver, Target, TargetError},
     writer::{Owner, WriteError},
 };
@@ -42,6 +46,8 @@ pub struct RestoreRequest {
     pub instance: InstanceName,
     /// The new data directory.
     pub to: PathBuf,
+    /// What of the instance.
+    pub selection: Selection,
     /// What to reach.
     pub target: Target,
     /// The timeline in whose history; the latest when absent.
@@ -55,6 +61,76 @@ pub struct RestoreRequest {
     /// Whether log is put into `pg_wal`, for a server that is started later without us, or supplied while we
     /// start it.
     pub log: LogDelivery,
+    /// Whether it shall outlive a crash of the machine.
+    pub durability: Durability,
+}
+
+/// Whether what is restored is brought to the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Before the directory can be started.
+    Synced,
+    /// Never: it is thrown away after a crash of the machine.
+    Scratch,
+}
+
+/// What is stored of an instance, as far as restores ask.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// Finished backups.
+    pub backups: Vec<Backup>,
+    /// The log.
+    pub index: LogIndex,
+    /// The timeline in whose history targets lie.
+    pub timeline: TimelineId,
+}
+
+impl Stored {
+    /// Reads it; of the latest timeline unless another is named.
+    ///
+    /// # Errors
+    /// When the repository cannot be read, or knows no such timeline.
+    pub async fn read(
+        repository: &Repository,
+        instance: &InstanceName,
+        timeline: Option<TimelineId>,
+    ) -> Result<Self, RestoreError> {
+        let backups = repository.readable_backups(instance).await?.backups;
+        let index = repository.log_index(instance).await?;
+        let known = index.timelines();
+        let timeline = match timeline {
+            Some(asked) if known.contains(&asked) => asked,
+            Some(timeline) => {
+                let known = known
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(", ");
+                return Err(TargetError::UnknownTimeline { timeline, known }.into());
+            }
+            None => known.last().copied().unwrap_or(TimelineId::FIRST),
+        };
+        Ok(Self {
+            backups,
+            index,
+            timeline,
+        })
+    }
+
+    /// Turns targets into positions.
+    pub fn resolver<'a>(
+        &'a self,
+        repository: &'a Repository,
+        instance: &'a InstanceName,
+    ) -> Resolver<'a> {
+        Resolver {
+            repository,
+            instance,
+            backups: &self.backups,
+            index: &self.index,
+            timeline: self.timeline,
+        }
+    }
 }
 
 /// How log gets to recovery.
@@ -158,36 +234,27 @@ pub async fn plan(
     repository: &Repository,
     request: RestoreRequest,
 ) -> Result<RestorePlan, RestoreError> {
-    let backups = repository
-        .readable_backups(&request.instance)
-        .await?
-        .backups;
-    let index = repository.log_index(&request.instance).await?;
-    let known = index.timelines();
-    let timeline = match request.timeline {
-        Some(asked) if known.contains(&asked) => asked,
-        Some(timeline) => {
-            let known = known
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join(", ");
-            return Err(TargetError::UnknownTimeline { timeline, known }.into());
-        }
-        None => known.last().copied().unwrap_or(TimelineId::FIRST),
-    };
-    let resolver = Resolver {
-        repository,
-        instance: &request.instance,
-        backups: &backups,
-        index: &index,
-        timeline,
-    };
+    let stored = Stored::read(repository, &request.instance, request.timeline).await?;
+    let resolver = stored.resolver(repository, &request.instance);
     let resolved = resolver.resolve(&request.target).await?;
+    plan_resolved(repository, request, &stored, resolved).await
+}
+
+/// As [`plan`], of a target whose position is known.
+///
+/// # Errors
+/// See [`RestoreError`].
+pub async fn plan_resolved(
+    repository: &Repository,
+    request: RestoreRequest,
+    stored: &Stored,
+    resolved: Resolved,
+) -> Result<RestorePlan, RestoreError> {
     let base = match resolved.backup.kind.base() {
         None => None,
         Some(id) => Some(
-            backups
+            stored
+                .backups
                 .iter()
                 .find(|backup| backup.id == *id)
                 .cloned()
@@ -208,7 +275,14 @@ pub async fn plan(
         backup: backup.id.clone(),
         log_until: resolved.log_until,
     };
-    let tablespaces = refusal::map_tablespaces(backup, &request.tablespaces, &request.to)?;
+    let tablespaces = match request.selection {
+        Selection::Cluster => refusal::map_tablespaces(backup, &request.tablespaces, &request.to)?,
+        // All inside the directory: nothing shall lead out of it.
+        Selection::Databases(_) => {
+            let inside = |tablespace: &Tablespace| (tablespace.oid, None);
+            backup.tablespaces.iter().map(inside).collect()
+        }
+    };
     let resumed = refusal::check_directory(&request.to, &marker)?;
     for (oid, place) in &tablespaces {
         if let Some(place) = place
@@ -221,7 +295,10 @@ pub async fn plan(
         LogDelivery::InPlace => log_bytes,
         LogDelivery::Supplied => log_bytes.min(recovery::SPOOL_SEGMENTS as u64 * size.bytes()),
     };
-    let file_bytes = backup.totals.restored_bytes;
+    let file_bytes = match request.selection {
+        Selection::Cluster => backup.totals.restored_bytes,
+        Selection::Databases(_) => files::selected_bytes(repository, &request, backup).await?,
+    };
     if !resumed {
         refusal::check_space(&request.to, file_bytes + in_place + SPARE_BYTES)?;
     }
@@ -231,7 +308,7 @@ pub async fn plan(
         request,
         resolved,
         base,
-        index,
+        index: stored.index.clone(),
         tablespaces,
         resumed,
     })

@@ -6,14 +6,14 @@ use std::{
     time::Duration,
 };
 
-use everpoint_pgformat::Lsn;
+use everpoint_pgformat::wal::filter::FilterCounts;
 use everpoint_repository::Repository;
 use tokio::time::sleep;
 
 use super::{
     LogDelivery, RestoreError, RestorePlan, failed,
     files::{give, make_directory, write_file},
-    late_tablespaces::ReplayableLog,
+    replayable_log::ReplayableLog,
     target::Stop,
 };
 use crate::{log::reader::SegmentReader, progress::Progress};
@@ -75,7 +75,7 @@ pub async fn place_log(
     repository: &Repository,
     plan: &RestorePlan,
     progress: &Progress,
-) -> Result<u32, RestoreError> {
+) -> Result<u64, RestoreError> {
     let mut reader = segments(repository, plan)?;
     let folder = plan.request.to.join("pg_wal");
     while let Some(segment) = reader.next().await? {
@@ -88,7 +88,7 @@ pub async fn place_log(
         give(&path, plan.request.owner)?;
         progress.add_bytes(segment.bytes.len() as u64);
     }
-    Ok(reader.tablespaces())
+    Ok(reader.counts().tablespaces)
 }
 
 fn set_private(path: &Path) -> Result<(), RestoreError> {
@@ -97,22 +97,14 @@ fn set_private(path: &Path) -> Result<(), RestoreError> {
         .map_err(failed("set permissions of", path))
 }
 
-/// Writes `backup_label`, `recovery.signal` and the settings that recovery reads. The log that was placed
-/// makes `placed_tablespaces`.
-///
-/// # Errors
-/// When the target cannot be written.
-pub fn write_settings(plan: &RestorePlan, placed_tablespaces: u32) -> Result<(), RestoreError> {
-    let root = &plan.request.to;
-    let owner = plan.request.owner;
-    let backup = &plan.resolved.backup;
+/// The settings that recovery reads. The log that was placed makes `placed_tablespaces`.
+pub fn settings(plan: &RestorePlan, placed_tablespaces: u64) -> Vec<(&'static str, String)> {
     let command = match plan.request.log {
         // Everything lies in pg_wal; recovery insists on a command all the same.
         LogDelivery::InPlace => "false".to_owned(),
         LogDelivery::Supplied => {
-            prepare_spool(plan)?;
-            let script = quote(&root.join(SPOOL).join("fetch")).replace('%', "%%");
-            format!("/bin/sh {script} %f \"%p\"")
+            let script = plan.request.to.join(SPOOL).join("fetch");
+            format!("/bin/sh {} %f \"%p\"", quote(&script).replace('%', "%%"))
         }
     };
     let mut settings = vec![
@@ -148,6 +140,21 @@ pub fn write_settings(plan: &RestorePlan, placed_tablespaces: u32) -> Result<(),
         }
         Stop::AtConsistency => settings.push(("recovery_target", "immediate".to_owned())),
     }
+    settings
+}
+
+/// Writes `backup_label`, `recovery.signal` and the settings that recovery reads. The log that was placed
+/// makes `placed_tablespaces`.
+///
+/// # Errors
+/// When the target cannot be written.
+pub fn write_settings(plan: &RestorePlan, placed_tablespaces: u64) -> Result<(), RestoreError> {
+    let root = &plan.request.to;
+    let owner = plan.request.owner;
+    let backup = &plan.resolved.backup;
+    if plan.request.log == LogDelivery::Supplied {
+        prepare_spool(plan)?;
+    }
     // A standby's backup would make a standby, which follows its primary instead of ending at the target.
     let standby = root.join("standby.signal");
     if standby.exists() {
@@ -155,7 +162,7 @@ pub fn write_settings(plan: &RestorePlan, placed_tablespaces: u32) -> Result<(),
     }
     let path = root.join("postgresql.auto.conf");
     let before = without_block(&fs::read_to_string(&path).unwrap_or_default());
-    let lines: String = settings
+    let lines: String = settings(plan, placed_tablespaces)
         .iter()
         .map(|(name, value)| format!("{name} = '{}'\n", value.replace('\'', "''")))
         .collect();
@@ -263,11 +270,12 @@ impl Supplier {
         })
     }
 
-    /// Supplies all log. Ends when the last segment lies ready; cancel it by dropping.
+    /// Supplies all log, and tells what was filtered. Ends when the last segment lies ready; cancel it by
+    /// dropping.
     ///
     /// # Errors
     /// When log is damaged or the spool cannot be written.
-    pub async fn run(mut self, progress: &Progress) -> Result<Lsn, RestoreError> {
+    pub async fn run(mut self, progress: &Progress) -> Result<FilterCounts, RestoreError> {
         let mut ready: Vec<PathBuf> = Vec::new();
         while let Some(segment) = self.reader.next().await? {
             while ready.len() >= SPOOL_SEGMENTS {
@@ -286,6 +294,6 @@ impl Supplier {
             ready.push(path);
         }
         write_file(&self.spool.join(SPOOL_END), b"", self.plan.request.owner)?;
-        Ok(self.plan.resolved.log_until)
+        Ok(self.reader.counts())
     }
 }

@@ -217,6 +217,15 @@ impl ConnectionSpec {
         spec
     }
 
+    /// With command-line options for the server process, such as `-c search_path=`: they hold whatever the
+    /// database and the role are set to.
+    #[must_use]
+    pub fn with_options(&self, options: &str) -> Self {
+        let mut changed = self.clone();
+        changed.parameters.set("options", options);
+        changed
+    }
+
     /// The same with another database for sessions without one of their own.
     #[must_use]
     pub fn with_database(&self, database: &str) -> Self {

@@ -10,10 +10,29 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
 
 /// The CRC-32C of `first` and `second` in a row.
 pub(super) fn crc32c_of_two(first: &[u8], second: &[u8]) -> u32 {
-    let mut digest = Digest::new(CrcAlgorithm::Crc32Iscsi);
-    digest.update(first);
-    digest.update(second);
-    u32::try_from(digest.finalize()).unwrap_or_default()
+    let mut crc = Crc::default();
+    crc.update(first);
+    crc.update(second);
+    crc.finish()
+}
+
+/// The CRC-32C of bytes that come one after the other.
+pub(super) struct Crc(Digest);
+
+impl Default for Crc {
+    fn default() -> Self {
+        Self(Digest::new(CrcAlgorithm::Crc32Iscsi))
+    }
+}
+
+impl Crc {
+    pub(super) fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    pub(super) fn finish(&self) -> u32 {
+        u32::try_from(self.0.finalize()).unwrap_or_default()
+    }
 }
 
 #[cfg(test)]

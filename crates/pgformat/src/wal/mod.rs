@@ -3,13 +3,14 @@
 //! Bytes go into a [`decoder::WalDecoder`], [`record::Record`]s come out. What a record means is told by
 //! the module of its resource manager: [`xlog`], [`transaction`], [`storage`], [`database`],
 //! [`tablespace`], [`relation_map`], [`heap`]. Records of other resource managers matter only for the
-//! blocks they refer to.
+//! blocks they refer to. [`filter`] takes records of some databases out of log that is to be replayed.
 
 pub mod block;
 mod crc;
 pub mod database;
 pub mod decoder;
 pub mod error;
+pub mod filter;
 pub mod heap;
 pub mod image;
 pub mod page;

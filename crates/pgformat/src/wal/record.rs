@@ -26,7 +26,7 @@ pub const MAX_RECORD_SIZE: u32 = 0x3FFF_FFFF;
 pub const MAX_BLOCK_ID: u8 = 32;
 
 pub(super) const MAIN_DATA_SHORT: u8 = 255;
-const MAIN_DATA_LONG: u8 = 254;
+pub(super) const MAIN_DATA_LONG: u8 = 254;
 const ORIGIN: u8 = 253;
 const TOP_LEVEL_TRANSACTION: u8 = 252;
 const CRC_OFFSET: usize = 20;

@@ -1,0 +1,349 @@
+//! `everpoint restore database` and `everpoint deleted`.
+
+use std::{
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use everpoint_engine::{
+    database::{
+        self, DatabasePlan, DatabaseRequest,
+        choose::Wanted,
+        deleted::{DeletedDatabase, deleted},
+        journal::Journal,
+        scratch::Scratch,
+        server::{ScratchServer, ScratchServerError},
+        state::State,
+    },
+    instance_record::InstanceRecord,
+    progress::Progress,
+    restore::{
+        target::{Stop, Target, to_timestamp},
+        writer::Owner,
+    },
+};
+use everpoint_instance::process::PgBinaries;
+use everpoint_pgformat::TimelineId;
+use everpoint_repository::{InstanceName, Repository};
+use serde::Serialize;
+use tokio::{
+    process::Command,
+    signal::unix::{SignalKind, signal},
+    task::JoinHandle,
+};
+
+use super::{processors, restore};
+use crate::{
+    args::{
+        Global, OneInstance, OutputFormat,
+        database::{DatabaseTarget, RestoreDatabase},
+    },
+    exit::{Exit, Refusal},
+    output,
+    progress::Display,
+};
+
+/// Where scratch servers live when root restores.
+const ROOTS_SCRATCH: &str = "/var/lib/everpoint/scratch";
+
+/// Lists dropped databases.
+pub async fn list_deleted(
+    repository: &Repository,
+    global: &Global,
+    args: &OneInstance,
+) -> anyhow::Result<Exit> {
+    repository.description::<InstanceRecord>(&args.name).await?;
+    let rows = deleted(repository, &args.name).await?;
+    let time = |time: Option<jiff::Timestamp>| {
+        time.map_or_else(
+            || "-".to_owned(),
+            |time| time.strftime("%Y-%m-%d %H:%M:%S%.3fZ").to_string(),
+        )
+    };
+    let cells = |row: &DeletedDatabase| {
+        vec![
+            row.name.clone(),
+            time(row.created),
+            time(row.dropped),
+            row.transaction
+                .map_or_else(|| "failed".to_owned(), |id| id.to_string()),
+            time(row.restorable_from),
+            row.restorable_to
+                .map_or_else(|| "-".to_owned(), |lsn| lsn.to_string()),
+        ]
+    };
+    let header = [
+        "DATABASE",
+        "CREATED",
+        "DROPPED",
+        "BY",
+        "RESTORABLE FROM",
+        "UP TO LSN",
+    ];
+    let empty = "no dropped database is in the log that is stored";
+    output::list(global.output, &rows, &header, cells, empty)?;
+    Ok(Exit::Success)
+}
+
+/// Restores one database.
+pub async fn restore(
+    repository: &Repository,
+    global: &Global,
+    args: RestoreDatabase,
+) -> anyhow::Result<Exit> {
+    let begun = Instant::now();
+    let (instance, wanted) = wanted(&args)?;
+    let (_, record) = repository.description::<InstanceRecord>(&instance).await?;
+    let request = DatabaseRequest {
+        instance,
+        wanted,
+        target: target(&args.target),
+        timeline: args.timeline.and_then(TimelineId::new),
+        scratch: scratch_base(&args)?,
+        owner: owner(&args, &record)?,
+        jobs: args.jobs.map_or_else(processors, usize::from),
+    };
+    if !args.purpose.dry_run {
+        database::sweep(&request.scratch).await?;
+    }
+    let plan = database::plan(repository, request).await?;
+    print_plan(global.output, &plan)?;
+    if args.purpose.dry_run {
+        return Ok(Exit::Success);
+    }
+    let version = plan.chosen.resolved.backup.version;
+    let binaries = PgBinaries::find(args.bin_directory.as_deref(), version)
+        .await
+        .map_err(|error| Refusal(format!("{error}. Nothing was restored")))?;
+    let command = args.purpose.exec.as_deref();
+    in_scratch(repository, &plan, command, &binaries, begun).await
+}
+
+/// Recovers in a scratch server, which is gone in the end, whatever happens.
+async fn in_scratch(
+    repository: &Repository,
+    plan: &DatabasePlan,
+    command: Option<&str>,
+    binaries: &PgBinaries,
+    begun: Instant,
+) -> anyhow::Result<Exit> {
+    let request = &plan.request;
+    let progress = Progress::default();
+    let interrupt = listen(&progress)?;
+    let scratch = Scratch::make(&request.scratch, &request.instance, request.owner)?;
+    let server = recover(repository, plan, &scratch, binaries, &progress, begun).await;
+    let used = match server {
+        Err(error) => Err(error),
+        Ok(server) => match command {
+            None => {
+                eprintln!("look at it with the line below; interrupt this command to remove it");
+                println!("{}", server.connection().to_text().as_str());
+                progress.cancelled().await;
+                Ok(Exit::Success)
+            }
+            Some(command) => exec(command, &server, &progress).await,
+        },
+    };
+    interrupt.abort();
+    let removed = scratch.remove().await;
+    let exit = used?;
+    removed?;
+    Ok(exit)
+}
+
+/// Runs a command of the shell against the scratch server.
+async fn exec(command: &str, server: &ScratchServer, progress: &Progress) -> anyhow::Result<Exit> {
+    let connection = server.connection();
+    let mut shell = Command::new("/bin/sh");
+    shell.arg("-c").arg(command).kill_on_drop(true);
+    for (name, value) in server.environment() {
+        shell.env(name, value);
+    }
+    let status = tokio::select! {
+        status = shell.status() => status?,
+        () = progress.cancelled() => return Ok(Exit::Failed),
+    };
+    if status.success() {
+        return Ok(Exit::Success);
+    }
+    let database = connection.database();
+    eprintln!("error: the command ended with {status}; it was run on database `{database}`");
+    Ok(Exit::Failed)
+}
+
+/// Listens for an interrupt from now on: one that nobody listens for would leave the scratch server behind.
+fn listen(progress: &Progress) -> anyhow::Result<JoinHandle<()>> {
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    let mut terminated = signal(SignalKind::terminate())?;
+    let progress = progress.clone();
+    Ok(tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupted.recv() => {}
+            _ = terminated.recv() => {}
+        }
+        eprintln!("interrupted; ending");
+        progress.cancel();
+    }))
+}
+
+async fn recover(
+    repository: &Repository,
+    plan: &DatabasePlan,
+    scratch: &Scratch,
+    binaries: &PgBinaries,
+    progress: &Progress,
+    begun: Instant,
+) -> anyhow::Result<ScratchServer> {
+    let display = Display::new(progress);
+    let mut journal = Journal::new(plan);
+    let enter = |state: State| -> Result<(), ScratchServerError> {
+        eprintln!("{:7.2} s  {state}", begun.elapsed().as_secs_f64());
+        journal.state = state;
+        Ok(scratch.write_journal(&journal)?)
+    };
+    let recovered = database::recover(repository, plan, scratch, binaries, progress, enter).await;
+    drop(display);
+    let server = recovered?;
+    let filter = server.filter_counts();
+    let (records, others) = (filter.records, filter.neutralised);
+    let fetched = output::bytes(repository.store().fetched().get());
+    eprintln!(
+        "{:7.2} s  Recovered; {fetched} fetched, {others} of {records} log records were other databases'",
+        begun.elapsed().as_secs_f64(),
+    );
+    for gid in server.rolled_back() {
+        eprintln!("rolled back transaction `{gid}`, which was prepared and not committed");
+    }
+    if filter.unsure > 0 {
+        let unsure = filter.unsure;
+        eprintln!("{unsure} records were replayed without knowing whose they are");
+    }
+    Ok(server)
+}
+
+fn wanted(args: &RestoreDatabase) -> anyhow::Result<(InstanceName, Wanted)> {
+    if let Some(source) = &args.source {
+        return Ok((
+            source.instance.clone(),
+            Wanted::Named(source.database.clone()),
+        ));
+    }
+    let Some(deleted) = &args.deleted else {
+        return Err(
+            Refusal("which database? Give INSTANCE/DATABASE, or --deleted".to_owned()).into(),
+        );
+    };
+    let wanted = Wanted::Deleted {
+        name: deleted.name.database.clone(),
+        dropped: deleted.dropped,
+    };
+    Ok((deleted.name.instance.clone(), wanted))
+}
+
+fn target(choice: &DatabaseTarget) -> Option<Target> {
+    match (&choice.at, &choice.lsn, &choice.restore_point) {
+        (Some(time), _, _) => Some(Target::Time(*time)),
+        (_, Some(lsn), _) => Some(Target::Lsn(*lsn)),
+        (_, _, Some(name)) => Some(Target::RestorePoint(name.clone())),
+        _ => choice.latest.then_some(Target::Latest),
+    }
+}
+
+fn scratch_base(args: &RestoreDatabase) -> anyhow::Result<PathBuf> {
+    let base = match (&args.scratch, std::env::var_os("HOME")) {
+        (Some(base), _) => base.clone(),
+        (None, _) if rustix::process::geteuid().is_root() => PathBuf::from(ROOTS_SCRATCH),
+        (None, Some(home)) => Path::new(&home).join(".cache/everpoint/scratch"),
+        (None, None) => {
+            let text = "where shall the scratch server live? Give --scratch DIRECTORY";
+            return Err(Refusal(text.to_owned()).into());
+        }
+    };
+    Ok(std::path::absolute(base)?)
+}
+
+/// Root has the scratch server run as the user whose the instance's data directory is.
+fn owner(args: &RestoreDatabase, record: &InstanceRecord) -> anyhow::Result<Option<Owner>> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(None);
+    }
+    match std::fs::metadata(&record.data_directory) {
+        Ok(found) if found.uid() != 0 => Ok(Some(Owner {
+            user: found.uid(),
+            group: found.gid(),
+        })),
+        _ => restore::owner(&args.owner),
+    }
+}
+
+#[derive(Serialize)]
+struct Shown {
+    database: String,
+    oid: u32,
+    backup: String,
+    base: Option<String>,
+    timeline: u32,
+    stop_after: Option<String>,
+    log_until: String,
+    before_drop: Option<String>,
+    copied_from: Vec<u32>,
+    file_bytes: u64,
+    log_bytes: u64,
+}
+
+fn print_plan(format: OutputFormat, plan: &DatabasePlan) -> anyhow::Result<()> {
+    let chosen = &plan.chosen;
+    let resolved = &chosen.resolved;
+    let others = chosen.needed.iter().filter(|oid| **oid != chosen.database);
+    let shown = Shown {
+        database: chosen.name.clone(),
+        oid: chosen.database.get(),
+        backup: resolved.backup.id.to_string(),
+        base: plan.base().map(|base| base.id.to_string()),
+        timeline: resolved.timeline.get(),
+        stop_after: match resolved.stop {
+            Stop::After(lsn) => Some(lsn.to_string()),
+            Stop::AtConsistency => None,
+        },
+        log_until: resolved.log_until.to_string(),
+        before_drop: chosen
+            .undone_drop
+            .as_ref()
+            .map(|drop| drop.undo.to_string()),
+        copied_from: others.map(|oid| oid.get()).collect(),
+        file_bytes: plan.file_bytes(),
+        log_bytes: plan.log_bytes(),
+    };
+    if let (Some(drop), OutputFormat::Table) = (&chosen.undone_drop, format) {
+        let time = drop
+            .time
+            .map_or_else(String::new, |time| format!(" at {}", to_timestamp(time)));
+        eprintln!(
+            "database `{}` was dropped{time}: it is restored as of just before",
+            chosen.name
+        );
+    }
+    output::one(format, &shown, || text(&shown))
+}
+
+fn text(shown: &Shown) -> String {
+    let mut text = format!(
+        "database `{}`, OID {}\n  backup {}",
+        shown.database, shown.oid, shown.backup
+    );
+    if let Some(base) = &shown.base {
+        text.push_str(&format!("\n  on     {base}"));
+    }
+    let stop = match &shown.stop_after {
+        Some(lsn) => format!("behind the record at {lsn}"),
+        None => "as soon as the backup is consistent".to_owned(),
+    };
+    text.push_str(&format!(
+        "\n  files  {}\n  log    {} on timeline {}, replay ends {stop}",
+        output::bytes(shown.file_bytes),
+        output::bytes(shown.log_bytes),
+        shown.timeline
+    ));
+    text
+}

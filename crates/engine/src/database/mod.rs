@@ -1,0 +1,153 @@
+//! One database out of a backup of many.
+//!
+//! Its files and what all databases share are laid into a scratch directory; a caged server there replays
+//! log with the other databases' changes taken out; then the database is a source to copy from. The live
+//! server is touched by the move alone, which comes after that.
+
+pub mod choose;
+pub mod deleted;
+pub mod events;
+pub mod journal;
+pub mod life;
+pub mod on_disk;
+pub mod scratch;
+pub mod server;
+pub mod state;
+
+use std::path::PathBuf;
+
+use everpoint_instance::process::PgBinaries;
+use everpoint_pgformat::TimelineId;
+use everpoint_repository::{InstanceName, Repository};
+
+pub use journal::sweep;
+
+use self::{
+    choose::{ChooseError, Chosen, Wanted, choose},
+    scratch::Scratch,
+    server::{ScratchServer, ScratchServerError},
+    state::State,
+};
+use crate::{
+    progress::Progress,
+    restore::{
+        self, Durability, LogDelivery, RestoreError, RestorePlan, RestoreRequest, Stored,
+        selection::Selection, target::Target, writer::Owner,
+    },
+};
+
+/// Which database to bring back, from where and as of when.
+#[derive(Clone, Debug)]
+pub struct DatabaseRequest {
+    /// The instance it was in.
+    pub instance: InstanceName,
+    /// Which one.
+    pub wanted: Wanted,
+    /// As of when; as late as possible when absent.
+    pub target: Option<Target>,
+    /// The timeline in whose history; the latest when absent.
+    pub timeline: Option<TimelineId>,
+    /// Below which directory the scratch server lives.
+    pub scratch: PathBuf,
+    /// Who its files shall belong to, when it is not this process's user.
+    pub owner: Option<Owner>,
+    /// Worker threads.
+    pub jobs: usize,
+}
+
+/// What is fetched and replayed.
+#[derive(Clone, Debug)]
+pub struct DatabasePlan {
+    /// As asked for.
+    pub request: DatabaseRequest,
+    /// The database, and where its replay ends.
+    pub chosen: Chosen,
+    /// What its scratch server is made of.
+    restore: RestorePlan,
+}
+
+/// A database cannot be brought back.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabasePlanError {
+    /// It cannot be told which.
+    #[error(transparent)]
+    Choose(#[from] ChooseError),
+    /// It cannot be restored.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+}
+
+/// Makes a plan, or says why not. Writes nothing.
+///
+/// # Errors
+/// See [`DatabasePlanError`].
+pub async fn plan(
+    repository: &Repository,
+    request: DatabaseRequest,
+) -> Result<DatabasePlan, DatabasePlanError> {
+    let stored = Stored::read(repository, &request.instance, request.timeline).await?;
+    let (wanted, target) = (&request.wanted, request.target.as_ref());
+    let chosen = choose(repository, &request.instance, &stored, wanted, target).await?;
+    let restore = RestoreRequest {
+        instance: request.instance.clone(),
+        // Its name is chosen when it is made.
+        to: request.scratch.join("new"),
+        selection: Selection::Databases(chosen.needed.clone()),
+        target: target.cloned().unwrap_or(Target::Latest),
+        timeline: request.timeline,
+        tablespaces: Vec::new(),
+        jobs: request.jobs,
+        owner: request.owner,
+        log: LogDelivery::Supplied,
+        durability: Durability::Scratch,
+    };
+    let resolved = chosen.resolved.clone();
+    let restore = restore::plan_resolved(repository, restore, &stored, resolved).await?;
+    Ok(DatabasePlan {
+        request,
+        chosen,
+        restore,
+    })
+}
+
+impl DatabasePlan {
+    /// Bytes of the files that are fetched, as restored.
+    pub fn file_bytes(&self) -> u64 {
+        self.restore.file_bytes.get()
+    }
+
+    /// Bytes of log that are read.
+    pub fn log_bytes(&self) -> u64 {
+        self.restore.log_bytes.get()
+    }
+
+    /// The full backup below a differential.
+    pub fn base(&self) -> Option<&everpoint_repository::backup::Backup> {
+        self.restore.base.as_ref()
+    }
+}
+
+/// Fetches and recovers into a scratch directory, and leaves the server there running. `enter` is told each
+/// state as it begins.
+///
+/// # Errors
+/// See [`ScratchServerError`]. The directory is then the caller's to remove.
+pub async fn recover(
+    repository: &Repository,
+    plan: &DatabasePlan,
+    scratch: &Scratch,
+    binaries: &PgBinaries,
+    progress: &Progress,
+    mut enter: impl FnMut(State) -> Result<(), ScratchServerError>,
+) -> Result<ScratchServer, ScratchServerError> {
+    let mut restore = plan.restore.clone();
+    restore.request.to = scratch.data();
+    enter(State::Fetching)?;
+    match restore::execute(repository, &restore, progress).await {
+        Err(RestoreError::Cancelled) => return Err(ScratchServerError::Cancelled),
+        executed => executed?,
+    }
+    enter(State::Recovering)?;
+    let database = plan.chosen.database;
+    server::start(repository, &restore, scratch, binaries, database, progress).await
+}
