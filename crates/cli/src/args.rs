@@ -157,6 +157,9 @@ pub struct Backup {
     /// Threads that read and compress [default: half the processors]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub jobs: Option<u16>,
+    /// For a differential: read everything, and report what changed without the log saying so
+    #[arg(long)]
+    pub check_changes: bool,
     /// Let the server spread the checkpoint at the start over minutes instead of making it at once
     #[arg(long)]
     pub spread_checkpoint: bool,
@@ -179,6 +182,8 @@ pub enum WalCommand {
     Receive(Receive),
     /// Store one file of pg_wal; for archive_command: everpoint wal push NAME %p
     Push(Push),
+    /// Make summaries of stored log where they are missing or damaged
+    Summarize(Summarize),
 }
 
 #[derive(Debug, Args)]
@@ -199,6 +204,18 @@ pub struct Push {
     pub name: InstanceName,
     /// The file
     pub path: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Summarize {
+    /// The instance
+    pub name: InstanceName,
+    /// Make all of them anew, also sound ones
+    #[arg(long)]
+    pub rebuild: bool,
+    /// Only of log from this position on
+    #[arg(long, value_name = "LSN")]
+    pub from: Option<Lsn>,
 }
 
 #[derive(Debug, Subcommand)]

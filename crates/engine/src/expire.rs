@@ -13,6 +13,8 @@ pub struct Expired {
     pub backups: u64,
     /// Log backups forgotten.
     pub logs: u64,
+    /// Summaries of log forgotten.
+    pub summaries: u64,
     /// Packs and remains deleted.
     pub packs: u64,
 }
@@ -45,6 +47,14 @@ pub async fn execute(
         repository.store().delete(&log.path).await?;
         expired.logs += 1;
     }
-    repository.store().sweep_staged(&layout::logs(instance))?;
+    for summary in repository.summaries(instance).await? {
+        if summary.end <= plan.needed_from {
+            repository.store().delete(&summary.path).await?;
+            expired.summaries += 1;
+        }
+    }
+    for folder in [layout::logs(instance), layout::summaries(instance)] {
+        repository.store().sweep_staged(&folder)?;
+    }
     Ok(expired)
 }

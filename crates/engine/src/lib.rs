@@ -18,6 +18,7 @@ pub mod instance_record;
 pub mod log;
 pub mod progress;
 pub mod restore;
+pub mod summary;
 pub mod transplant;
 pub mod verify;
 pub mod window;

@@ -14,6 +14,7 @@ use everpoint_repository::{
     log::{GapDocument, LogIndex, LogMetadata, LogStretch, MarkDocument, TimelineDocument},
     manifest::StoredFrame,
     object::{ObjectKind, SealedObject},
+    summary::StoredSummary,
 };
 use serde::Serialize;
 
@@ -105,6 +106,7 @@ pub async fn verify(
     };
     verifier.backups().await?;
     verifier.logs().await?;
+    verifier.summaries().await?;
     verifier.documents().await?;
     verifier.missing_log();
     Ok(verifier.report)
@@ -404,6 +406,28 @@ impl Verifier<'_> {
                     "its log is not the one that was stored".to_owned(),
                 );
             }
+        }
+        Ok(())
+    }
+
+    /// That summaries can be read. One that cannot is no loss: the log says the same.
+    async fn summaries(&mut self) -> Result<(), RepositoryError> {
+        self.progress.phase("verifying summaries of log", 0);
+        let folder = layout::summaries(self.instance);
+        for info in self.repository.store().list(&folder).await? {
+            self.report.objects += 1;
+            let what = match StoredSummary::parse(&info) {
+                None => "its name is not a summary's".to_owned(),
+                Some(stored) => match self.repository.read_summary(&stored, None).await {
+                    Ok(_) => continue,
+                    Err(error) => chain(&error),
+                },
+            };
+            let remedy = format!(
+                "no data is lost: `everpoint wal summarize {}` makes it anew",
+                self.instance
+            );
+            self.damage(&info.path, format!("{what}; {remedy}"));
         }
         Ok(())
     }

@@ -8,6 +8,7 @@
 //! instances/<name>/backups/<backup>/manifest-<id>    written last
 //! instances/<name>/packs/<backup>/<id>               frames of data files
 //! instances/<name>/log/<timeline>/<start>-<end>-<id> a stretch of write-ahead log
+//! instances/<name>/summaries/<timeline>/<start>-<end>-<id> what was learned of a stretch of write-ahead log
 //! instances/<name>/timelines/<timeline>-<id>         a timeline's history
 //! instances/<name>/gaps/<timeline>-<from>-<to>-<id>  write-ahead log that was lost
 //! instances/<name>/marks/<timeline>-<lsn>-<time>-<id> log is complete to a time; the last one holds
@@ -85,6 +86,26 @@ pub fn log(
     format!(
         "{}/{start:016x}-{end:016x}-{id}",
         log_folder(name, timeline)
+    )
+}
+
+/// The folder of an instance's summaries of log.
+pub fn summaries(name: &InstanceName) -> String {
+    format!("{INSTANCES}/{name}/summaries")
+}
+
+/// A summary of the records of `start` (inclusive) to `end` (exclusive), which are record boundaries.
+pub fn summary(
+    name: &InstanceName,
+    timeline: TimelineId,
+    start: Lsn,
+    end: Lsn,
+    id: ObjectId,
+) -> String {
+    let (timeline, start, end) = (timeline.get(), start.get(), end.get());
+    format!(
+        "{}/{timeline:08x}/{start:016x}-{end:016x}-{id}",
+        summaries(name)
     )
 }
 

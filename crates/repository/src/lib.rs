@@ -27,6 +27,7 @@ mod plain;
 pub mod repository;
 pub mod retention;
 pub mod store;
+pub mod summary;
 pub mod varint;
 
 pub use ids::{BackupId, InstanceName, ObjectId};

@@ -20,6 +20,8 @@ pub struct ExpirePlan {
     pub kept: Vec<BackupId>,
     /// Log backups to forget.
     pub logs: Vec<LogStretch>,
+    /// Log before this is not needed: summaries that end at or before it go, too.
+    pub needed_from: Lsn,
 }
 
 /// Plans expiry: every point at or behind `window_start` that can be restored stays so.
@@ -73,6 +75,7 @@ pub fn plan(backups: &[Backup], index: &LogIndex, window_start: Timestamp) -> Ex
             .filter(|log| log.end <= needed_from)
             .cloned()
             .collect(),
+        needed_from,
     }
 }
 

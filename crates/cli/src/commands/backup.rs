@@ -1,9 +1,12 @@
 //! `everpoint backup`.
 
-use std::time::Instant;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Instant,
+};
 
 use everpoint_engine::{
-    backup::{self, BackupEvent, BackupPlan, RequestedKind},
+    backup::{self, BackupEvent, BackupPlan, ChangesUse, RequestedKind},
     progress::Progress,
 };
 use everpoint_instance::CheckpointMode;
@@ -23,6 +26,10 @@ pub async fn run(
     args: &args::Backup,
 ) -> anyhow::Result<Exit> {
     let kind = match (args.kind, args.independent) {
+        (BackupType::Full, _) if args.check_changes => {
+            let text = "changes are counted from a full backup; --check-changes goes with --type differential";
+            return Err(Refusal(text.to_owned()).into());
+        }
         (BackupType::Full, false) => RequestedKind::Full,
         (BackupType::Full, true) => RequestedKind::IndependentFull,
         (BackupType::Differential, false) => RequestedKind::Differential,
@@ -46,18 +53,35 @@ pub async fn run(
             false => CheckpointMode::Fast,
         },
         log_wait: args.log_wait,
+        changes: match args.check_changes {
+            true => ChangesUse::Compare,
+            false => ChangesUse::Trust,
+        },
     };
     let progress = Progress::default();
     let begun = Instant::now();
     let display = Display::new(&progress);
     let interrupt = tokio::spawn(cancel_on_interrupt(progress.clone()));
-    let backup = backup::run(repository, &plan, &progress, &say).await;
+    let missed = AtomicBool::new(false);
+    let listener = |event: BackupEvent| {
+        // Without a map of changes nothing was compared.
+        let differs = matches!(
+            event,
+            BackupEvent::Missed { .. } | BackupEvent::ReadingAll(_)
+        );
+        missed.fetch_or(differs && args.check_changes, Ordering::Relaxed);
+        say(event);
+    };
+    let backup = backup::run(repository, &plan, &progress, &listener).await;
     interrupt.abort();
     drop(display);
     let backup = backup?;
     output::one(global.output, &Shown(&backup), || summary(&backup, begun))?;
     if backup.damaged_pages.is_empty() {
-        return Ok(Exit::Success);
+        return Ok(match missed.into_inner() {
+            true => Exit::Damage,
+            false => Exit::Success,
+        });
     }
     for file in &backup.damaged_pages {
         let blocks: Vec<String> = file.blocks.iter().map(ToString::to_string).collect();
@@ -105,6 +129,24 @@ fn say(event: BackupEvent) {
             eprintln!("warning: backup {id} is damaged and was left as it is: {error}");
         }
         BackupEvent::Started { id, lsn } => eprintln!("backup {id} begins at {lsn}"),
+        BackupEvent::Summary(event) => {
+            if let Some(text) = super::wal::summary_event(&event) {
+                eprintln!("warning: {text}");
+            }
+        }
+        BackupEvent::ReadingAll(why) => {
+            let why = anyhow::Error::from(why);
+            eprintln!(
+                "warning: which blocks changed is not known, so all are read and compared: {why:#}"
+            );
+        }
+        BackupEvent::Missed { path, blocks } => {
+            let blocks: Vec<String> = blocks.iter().map(ToString::to_string).collect();
+            eprintln!(
+                "changed without the log saying so: {path} block {}",
+                blocks.join(", ")
+            );
+        }
         BackupEvent::LeftOut(what) => eprintln!("warning: {what}"),
         BackupEvent::WaitingForLog { .. } => {}
     }

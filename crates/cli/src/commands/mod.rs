@@ -40,6 +40,9 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
         Command::Backup(args) => backup::run(&open(&global).await?, &global, &args).await,
         Command::Wal(WalCommand::Receive(args)) => wal::receive(&open(&global).await?, &args).await,
         Command::Wal(WalCommand::Push(args)) => wal::push(&open(&global).await?, &args).await,
+        Command::Wal(WalCommand::Summarize(args)) => {
+            wal::summarize(&open(&global).await?, &global, &args).await
+        }
         Command::Restore(RestoreCommand::Instance(args)) => {
             restore::instance(&open(&global).await?, &global, *args).await
         }

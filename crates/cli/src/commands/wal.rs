@@ -8,9 +8,11 @@ use everpoint_engine::{
         push::{Pushed, push as push_file},
         receive::{self as receiving, LEAST_INTERVAL, ReceiveEvent, ReceivePlan, Until},
     },
+    summary::{Doubt, Extent, RebuildEvent, Rebuilt, SummaryContext, SummaryEvent, rebuild},
 };
 use everpoint_instance::{InstanceLock, LockKind, connect_sql};
-use everpoint_repository::Repository;
+use everpoint_pgformat::Lsn;
+use everpoint_repository::{Repository, layout};
 use jiff::Timestamp;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -19,7 +21,7 @@ use tokio::{
 
 use super::known;
 use crate::{
-    args::{Push, Receive},
+    args::{Global, Push, Receive, Summarize},
     exit::{Exit, Refusal},
     output,
 };
@@ -38,9 +40,9 @@ pub async fn receive(repository: &Repository, args: &Receive) -> anyhow::Result<
     };
     let session = connect_sql(&connection, connection.database()).await?;
     let lock = InstanceLock::try_acquire(session, LockKind::Receiver, args.name.as_str()).await?;
-    repository
-        .store()
-        .sweep_staged(&everpoint_repository::layout::logs(&args.name))?;
+    for folder in [layout::logs(&args.name), layout::summaries(&args.name)] {
+        repository.store().sweep_staged(&folder)?;
+    }
     let plan = ReceivePlan {
         instance: args.name.clone(),
         slot: slot.parse()?,
@@ -80,6 +82,10 @@ fn say(event: ReceiveEvent) {
             output::bytes(log.end.bytes_since(log.start)),
             output::bytes(log.stored_bytes)
         ),
+        ReceiveEvent::NotSummarised(error) => {
+            let error = anyhow::Error::from(error);
+            eprintln!("{now} warning: log is stored without a summary: {error:#}");
+        }
         ReceiveEvent::Gap(gap) => eprintln!(
             "{now} GAP: log from {} to {} on timeline {} is lost: {}\n\
              Points in it cannot be restored. Take a backup now: everpoint backup",
@@ -107,7 +113,11 @@ fn say(event: ReceiveEvent) {
 pub async fn push(repository: &Repository, args: &Push) -> anyhow::Result<Exit> {
     let (record, _) = known(repository, &args.name).await?;
     match push_file(repository, &args.name, &record, &args.path).await? {
-        Pushed::Stored | Pushed::Known => {}
+        Pushed::Stored(None) | Pushed::Known => {}
+        Pushed::Stored(Some(error)) => {
+            let error = anyhow::Error::from(error);
+            eprintln!("warning: stored without a summary: {error:#}");
+        }
         Pushed::NotNeeded => {
             eprintln!(
                 "{} is not needed for restores and was not stored",
@@ -116,4 +126,80 @@ pub async fn push(repository: &Repository, args: &Push) -> anyhow::Result<Exit> 
         }
     }
     Ok(Exit::Success)
+}
+
+pub async fn summarize(
+    repository: &Repository,
+    global: &Global,
+    args: &Summarize,
+) -> anyhow::Result<Exit> {
+    let (record, _) = known(repository, &args.name).await?;
+    let context = SummaryContext::new(repository, &args.name, &record);
+    let extent = match args.rebuild {
+        true => Extent::All,
+        false => Extent::Missing,
+    };
+    let from = args.from.unwrap_or(Lsn::INVALID);
+    let rebuilt = rebuild(&context, extent, from, &say_rebuild).await?;
+    output::one(global.output, &rebuilt, || rebuilt_text(&rebuilt))?;
+    Ok(match rebuilt.skipped {
+        0 => Exit::Success,
+        _ => Exit::Damage,
+    })
+}
+
+fn say_rebuild(event: RebuildEvent) {
+    match event {
+        RebuildEvent::Unusable(event) => {
+            if let Some(text) = summary_event(&event) {
+                eprintln!("{text}");
+            }
+        }
+        RebuildEvent::Skipped {
+            timeline,
+            from,
+            to,
+            error,
+        } => {
+            let error = anyhow::Error::from(error);
+            eprintln!(
+                "log from {from} to {to} on timeline {timeline} cannot be summarised: {error:#}"
+            );
+        }
+    }
+}
+
+/// What is amiss with stored summaries, for a person; nothing when it is only that the last log has none yet.
+pub(super) fn summary_event(event: &SummaryEvent) -> Option<String> {
+    match event {
+        SummaryEvent::Missing {
+            followed: false, ..
+        } => None,
+        SummaryEvent::Missing {
+            timeline, from, to, ..
+        } => Some(format!(
+            "no summary of the log from {from} to {to} on timeline {timeline} is stored: reading the log itself"
+        )),
+        SummaryEvent::Unusable { stored, doubt } => {
+            let why = match doubt {
+                Doubt::Damaged(error) => error.to_string(),
+                Doubt::NoBoundary => "no record begins where it begins".to_owned(),
+            };
+            Some(format!(
+                "summary {} is not used: {why}. Reading the log itself",
+                stored.path
+            ))
+        }
+    }
+}
+
+fn rebuilt_text(rebuilt: &Rebuilt) -> String {
+    format!(
+        "{} summaries made, {} of log in {}; {} sound ones kept, {} deleted",
+        rebuilt.made,
+        output::bytes(rebuilt.log_bytes),
+        output::bytes(rebuilt.stored_bytes),
+        rebuilt.kept,
+        rebuilt.deleted
+    )
 }

@@ -255,6 +255,11 @@ impl Everpoint {
         })
     }
 
+    /// Where objects of the repository lie.
+    pub fn objects(&self, folder: &str) -> PathBuf {
+        self.scratch.path().join("repository").join(folder)
+    }
+
     /// A call of the command.
     pub fn command<S: AsRef<str>>(&self, arguments: &[S]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_everpoint"));

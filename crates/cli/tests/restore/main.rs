@@ -4,6 +4,7 @@ mod everpoint;
 mod inspected;
 mod versions;
 
+mod changes;
 mod databases;
 mod differential;
 mod dropped;

@@ -1,7 +1,9 @@
 //! Taking a backup: full or differential, of a running server.
 
+pub mod changes;
 pub mod pack_writer;
 pub mod pipeline;
+pub mod selection;
 pub mod source;
 pub mod work;
 
@@ -26,6 +28,7 @@ use everpoint_pgformat::{
     Lsn, MajorVersion, Oid, SystemIdentifier, TimelineId,
     control::{Checksums, ControlFile},
     relation::DataPath,
+    wal_summary::change_map::ChangeMap,
 };
 use everpoint_repository::{
     BackupId, InstanceName, Repository, RepositoryError,
@@ -41,15 +44,18 @@ use tokio::{
     time::{Instant, sleep},
 };
 
+pub use self::changes::UnknownChanges;
 use self::{
+    changes::{Changes, Interval},
     pack_writer::{PackTable, PackTarget},
-    pipeline::{Copied, CopyError, ManifestTarget, copy_files},
+    pipeline::{BaseFiles, Copied, CopyError, ManifestTarget, Mapped, copy_files},
     work::WorkContext,
 };
 use crate::{
     instance_record::{InstanceRecord, WalSupply},
     log::receive::{self, ReceiveError, ReceivePlan, Until},
     progress::Progress,
+    summary::{SummaryContext, SummaryEvent},
 };
 
 /// How long a backup waits for the log it needs to be stored, unless asked otherwise.
@@ -78,6 +84,17 @@ pub struct BackupPlan {
     pub checkpoint: CheckpointMode,
     /// How long to wait for the log that the backup needs.
     pub log_wait: Duration,
+    /// Whether a differential relies on what the log says of changes.
+    pub changes: ChangesUse,
+}
+
+/// What a differential makes of what the log says of changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangesUse {
+    /// It reads the blocks that changed.
+    Trust,
+    /// It reads everything, and reports what changed without the log saying so.
+    Compare,
 }
 
 /// What kind of backup is wanted.
@@ -117,6 +134,17 @@ pub enum BackupEvent {
         id: BackupId,
         /// Its start.
         lsn: Lsn,
+    },
+    /// Something is amiss with a summary of log; the log itself is read.
+    Summary(SummaryEvent),
+    /// It is not known which blocks changed; all pages are read and their positions compared.
+    ReadingAll(UnknownChanges),
+    /// Blocks changed, and the log does not say so. They are in the backup.
+    Missed {
+        /// The file.
+        path: String,
+        /// Its blocks, counted from the file's start.
+        blocks: Vec<u32>,
     },
     /// Something in the data directory was left out.
     LeftOut(String),
@@ -266,20 +294,19 @@ pub async fn run(
     };
     let started_at = Timestamp::now();
     let id = BackupId::new(started_at, kind.name(), random());
-    let outcome = Taking {
+    let mut taking = Taking {
         repository,
         plan,
         progress,
         listener,
         facts,
         control,
-        id: id.clone(),
-    }
-    .take(kind, base, started_at)
-    .await;
+        id,
+    };
+    let outcome = taking.take(kind, base, started_at).await;
     if outcome.is_err() {
         // What cannot be removed now is swept before the next backup.
-        let _ = remove_packs(repository, &plan.instance, &id).await;
+        let _ = remove_packs(repository, &plan.instance, &taking.id).await;
     }
     lock.give_up().await;
     outcome
@@ -416,6 +443,23 @@ async fn choose_base(
     Ok(last)
 }
 
+/// What is known of the changes since the base.
+enum Known {
+    /// There is no base that counts.
+    Nothing,
+    /// Which blocks changed.
+    Changes(ChangeMap),
+    /// Only where and when the base began.
+    Base { start: Lsn, began: Timestamp },
+}
+
+/// How the pages of a differential are chosen.
+struct Choice {
+    changes: Mapped,
+    base_start: Option<Lsn>,
+    made_anew: BTreeSet<Oid>,
+}
+
 struct Taking<'a> {
     repository: &'a Repository,
     plan: &'a BackupPlan,
@@ -428,8 +472,8 @@ struct Taking<'a> {
 
 impl Taking<'_> {
     async fn take(
-        self,
-        kind: BackupKind,
+        &mut self,
+        mut kind: BackupKind,
         base: Option<Backup>,
         started_at: Timestamp,
     ) -> Result<Backup, BackupError> {
@@ -438,6 +482,15 @@ impl Taking<'_> {
         let label = format!("everpoint {}", self.id);
         let mode = BackupMode::start(session, &label, self.plan.checkpoint).await?;
         let start = mode.start_point();
+        let known = match (&kind, &base) {
+            (BackupKind::Differential { .. }, Some(base)) => self.known(base, start.lsn).await,
+            _ => Some(Known::Nothing),
+        };
+        let known = known.unwrap_or_else(|| {
+            kind = BackupKind::Full;
+            self.id = BackupId::new(started_at, kind.name(), random());
+            Known::Nothing
+        });
         (self.listener)(BackupEvent::Started {
             id: self.id.clone(),
             lsn: start.lsn,
@@ -452,17 +505,34 @@ impl Taking<'_> {
         }
         self.progress
             .phase("copying files", listing.total_size().get());
-        let (base_start, made_anew) = match (&kind, &base) {
-            (BackupKind::Differential { .. }, Some(base)) => {
-                let (root, files, base_began) = (root, listing.clone(), base.started_at);
-                let made_anew = move || databases_made_since(&root, version, &files, base_began);
-                (Some(base.start_lsn), blocking(made_anew).await?)
+        let choice = match known {
+            Known::Nothing => Choice {
+                changes: Mapped::No,
+                base_start: None,
+                made_anew: BTreeSet::new(),
+            },
+            Known::Changes(changes) => Choice {
+                changes: match self.plan.changes {
+                    ChangesUse::Trust => Mapped::Trusted(changes),
+                    ChangesUse::Compare => Mapped::Compared(changes),
+                },
+                base_start: match self.plan.changes {
+                    ChangesUse::Trust => None,
+                    ChangesUse::Compare => base.as_ref().map(|base| base.start_lsn),
+                },
+                made_anew: BTreeSet::new(),
+            },
+            Known::Base { start, began } => {
+                let (root, files) = (root, listing.clone());
+                let made_anew = move || databases_made_since(&root, version, &files, began);
+                Choice {
+                    changes: Mapped::No,
+                    base_start: Some(start),
+                    made_anew: blocking(made_anew).await?,
+                }
             }
-            _ => (None, BTreeSet::new()),
         };
-        let (copied, table, manifest) = self
-            .copy(listing.clone(), base, base_start, made_anew, start.lsn)
-            .await?;
+        let (copied, table, manifest) = self.copy(listing.clone(), base, choice, start.lsn).await?;
 
         self.progress.phase("ending backup mode", 0);
         let control_bytes = self.control_bytes().await?;
@@ -521,12 +591,42 @@ impl Taking<'_> {
         Ok(backup)
     }
 
+    /// What is known of the changes since the base; `None` when only a full backup will do.
+    async fn known(&self, base: &Backup, start: Lsn) -> Option<Known> {
+        self.progress.phase("reading what changed", 0);
+        let context = SummaryContext {
+            version: self.facts.major,
+            ..SummaryContext::new(self.repository, &self.plan.instance, &self.plan.record)
+        };
+        let interval = Interval {
+            timeline: self.facts.timeline,
+            from: base.start_lsn,
+            to: start,
+        };
+        let say = |event| (self.listener)(BackupEvent::Summary(event));
+        let root = &self.plan.record.data_directory;
+        match changes::read(&context, root, interval, &say).await {
+            Changes::Known(changes) => Some(Known::Changes(changes)),
+            Changes::MinimalLog(_) => {
+                let reason = "the server ran with wal_level = minimal since the last full backup";
+                (self.listener)(BackupEvent::BecameFull { reason });
+                None
+            }
+            Changes::Unknown(why) => {
+                (self.listener)(BackupEvent::ReadingAll(why));
+                Some(Known::Base {
+                    start: base.start_lsn,
+                    began: base.started_at,
+                })
+            }
+        }
+    }
+
     async fn copy(
         &self,
         listing: Arc<Listing>,
         base: Option<Backup>,
-        base_start: Option<Lsn>,
-        made_anew: BTreeSet<Oid>,
+        choice: Choice,
         backup_start: Lsn,
     ) -> Result<(Copied, PackTable, ManifestTarget), BackupError> {
         let prior: Option<ManifestReader> = match &base {
@@ -553,8 +653,9 @@ impl Taking<'_> {
             blocks_per_segment: self.control.blocks_per_segment,
             checksums: self.control.checksums == Checksums::On,
             backup_start,
-            base_start,
-            made_anew: Arc::new(made_anew),
+            base_start: choice.base_start,
+            mapped: !matches!(choice.changes, Mapped::No),
+            made_anew: Arc::new(choice.made_anew),
         };
         let target = PackTarget {
             repository: self.repository.clone(),
@@ -567,7 +668,10 @@ impl Taking<'_> {
         let copied = copy_files(
             context,
             listing,
-            prior,
+            BaseFiles {
+                prior,
+                changes: choice.changes,
+            },
             target,
             jobs,
             &mut manifest,
@@ -575,7 +679,15 @@ impl Taking<'_> {
         )
         .await;
         match copied {
-            Ok(copied) => Ok((copied, table, manifest)),
+            Ok(mut copied) => {
+                for missed in std::mem::take(&mut copied.missed) {
+                    (self.listener)(BackupEvent::Missed {
+                        path: missed.path,
+                        blocks: missed.blocks,
+                    });
+                }
+                Ok((copied, table, manifest))
+            }
             Err(error) => {
                 manifest.sink.abort().await;
                 Err(error.into())

@@ -12,6 +12,9 @@ use std::{
 };
 
 use everpoint_instance::data_directory::Listing;
+use everpoint_pgformat::{
+    MajorVersion, ids::BLOCK_SIZE, relation::DataPath, wal_summary::change_map::ChangeMap,
+};
 use everpoint_repository::{
     RepositoryError,
     backup::{DamagedPages, Totals},
@@ -23,12 +26,20 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::{
     pack_writer::{PackTarget, PackWriter},
-    work::{Outcome, SourceFile, UNIT_BYTES, Unit, UnitResult, WorkContext, WorkError, Worker},
+    selection::{self, Selection},
+    work::{
+        Outcome, Pick, ReadUnit, SourceFile, UNIT_BYTES, Unit, UnitResult, WorkContext, WorkError,
+        Worker,
+    },
 };
 use crate::progress::Progress;
 
 /// Units between dispatcher and collector at the most.
 pub const UNITS_UNDER_WAY: usize = 64;
+
+/// Blocks of a unit at the most.
+const UNIT_BLOCKS: u32 = 512;
+const _: () = assert!(UNIT_BLOCKS as usize * BLOCK_SIZE == UNIT_BYTES);
 
 /// Kept in the manifest's metadata: it is read last and restored last.
 const CONTROL_FILE: &str = "global/pg_control";
@@ -45,6 +56,27 @@ pub struct Copied {
     pub damaged: Vec<DamagedPages>,
     /// Files that were gone when they were to be read.
     pub vanished: u64,
+    /// Blocks that changed and that the map of changes does not name, when that was looked at.
+    pub missed: Vec<DamagedPages>,
+}
+
+/// What a backup builds on.
+pub struct BaseFiles {
+    /// The base's files, when there is a base.
+    pub prior: Option<ManifestReader>,
+    /// For a differential, what changed since.
+    pub changes: Mapped,
+}
+
+/// How the map of changes is used.
+#[derive(Debug)]
+pub enum Mapped {
+    /// There is none.
+    No,
+    /// Only what it names is read.
+    Trusted(ChangeMap),
+    /// Everything is read and compared with it.
+    Compared(ChangeMap),
 }
 
 /// Copying failed.
@@ -79,7 +111,7 @@ pub struct ManifestTarget {
 pub async fn copy_files(
     context: WorkContext,
     files: Arc<Listing>,
-    prior: Option<ManifestReader>,
+    base: BaseFiles,
     target: PackTarget,
     jobs: usize,
     manifest: &mut ManifestTarget,
@@ -105,12 +137,15 @@ pub async fn copy_files(
             .spawn(run);
         workers.push(thread.map_err(|_| CopyError::WorkerLost)?);
     }
-    drop(result_sender);
 
     let dispatcher = Dispatcher {
         units: unit_sender,
+        results: result_sender,
         window: window.clone(),
-        prior,
+        prior: base.prior,
+        changes: base.changes,
+        version: context.version,
+        blocks_per_segment: context.blocks_per_segment,
         store,
     };
     let dispatching = dispatcher.run(files, progress.clone());
@@ -181,8 +216,14 @@ fn run_worker(
 
 struct Dispatcher {
     units: mpsc::Sender<Unit>,
+    /// For what needs no worker.
+    results: mpsc::Sender<UnitResult>,
     window: Arc<Semaphore>,
     prior: Option<ManifestReader>,
+    /// For a differential, what changed since its base, where that is known.
+    changes: Mapped,
+    version: MajorVersion,
+    blocks_per_segment: u32,
     store: Store,
 }
 
@@ -200,35 +241,91 @@ impl Dispatcher {
                 .prior_of(&file.path, &mut prior_entry)
                 .await?
                 .map(Arc::new);
-            let mut offset = 0;
-            loop {
-                let rest = file.size - offset;
-                let len = usize::try_from(rest).map_or(UNIT_BYTES, |rest| rest.min(UNIT_BYTES));
-                let last = rest <= UNIT_BYTES as u64;
-                let (file, prior) = (file.clone(), prior.clone());
+            for stretch in self.stretches(&file, prior.as_deref()) {
                 let unit = Unit {
                     sequence,
-                    file,
-                    prior,
-                    offset,
-                    len,
-                    last,
+                    file: file.clone(),
+                    prior: prior.clone(),
+                    offset: stretch.offset,
+                    len: stretch.len,
+                    pick: stretch.pick,
+                    last: stretch.last,
                 };
                 let Ok(permit) = self.window.acquire().await else {
                     return Ok(());
                 };
                 permit.forget();
-                if progress.is_cancelled() || self.units.send(unit).await.is_err() {
+                if progress.is_cancelled() || !self.send(unit, &progress).await {
                     return Ok(());
                 }
                 sequence += 1;
-                offset += len as u64;
-                if last {
-                    break;
-                }
             }
         }
         Ok(())
+    }
+
+    /// Gives a unit to the workers; one of which nothing is read is done already. Tells whether anybody takes it.
+    async fn send(&self, unit: Unit, progress: &Progress) -> bool {
+        let nothing = matches!(&unit.pick, Pick::Blocks(runs) if runs.is_empty());
+        if !nothing {
+            return self.units.send(unit).await.is_ok();
+        }
+        progress.add_bytes(unit.len);
+        let read = ReadUnit {
+            bytes: unit.len,
+            read_bytes: 0,
+            short: false,
+            content: Content::Blocks {
+                runs: Vec::new(),
+                frames: Vec::new(),
+            },
+            reused_bytes: 0,
+            damaged: Vec::new(),
+            missed: Vec::new(),
+        };
+        let result = UnitResult {
+            sequence: unit.sequence,
+            file: unit.file,
+            last: unit.last,
+            outcome: Outcome::Read(read),
+        };
+        self.results.send(result).await.is_ok()
+    }
+
+    /// The stretches that a file is cut into.
+    fn stretches(&self, file: &SourceFile, prior: Option<&FileEntry>) -> Vec<Stretch> {
+        match self.selection(file, prior) {
+            Selection::Whole => whole(file.size),
+            Selection::Blocks(runs) => {
+                // A last page that is there only in part is being added; replay adds it.
+                let size = file.size - file.size % BLOCK_SIZE as u64;
+                if let Mapped::Compared(_) = self.changes {
+                    let mut stretches = whole(size);
+                    let runs = Arc::new(runs);
+                    for stretch in &mut stretches {
+                        stretch.pick = Pick::Compared(runs.clone());
+                    }
+                    return stretches;
+                }
+                chosen(size, selection::parts(runs, UNIT_BLOCKS))
+            }
+        }
+    }
+
+    fn selection(&self, file: &SourceFile, prior: Option<&FileEntry>) -> Selection {
+        let (Mapped::Trusted(changes) | Mapped::Compared(changes), Some(prior)) =
+            (&self.changes, prior)
+        else {
+            return Selection::Whole;
+        };
+        let DataPath::Relation(relation) = DataPath::classify(&file.path, self.version) else {
+            return Selection::Whole;
+        };
+        let blocks = |size: u64| u32::try_from(size / BLOCK_SIZE as u64).ok();
+        let (Some(before), Some(now)) = (blocks(prior.size), blocks(file.size)) else {
+            return Selection::Whole;
+        };
+        selection::select(changes, relation, self.blocks_per_segment, before, now)
     }
 
     /// The prior backup's entry of a path. Both come in ascending order.
@@ -254,6 +351,52 @@ impl Dispatcher {
             }
         }
     }
+}
+
+/// What of a file becomes one unit.
+struct Stretch {
+    offset: u64,
+    len: u64,
+    pick: Pick,
+    last: bool,
+}
+
+/// All of a file, in stretches of [`UNIT_BYTES`].
+fn whole(size: u64) -> Vec<Stretch> {
+    let most = UNIT_BYTES as u64;
+    let count = size.div_ceil(most).max(1);
+    let stretch = |number: u64| {
+        let offset = number * most;
+        Stretch {
+            offset,
+            len: most.min(size - offset),
+            pick: Pick::All,
+            last: number + 1 == count,
+        }
+    };
+    (0..count).map(stretch).collect()
+}
+
+/// Chosen blocks of a file, in stretches that reach up to where the next one's first block lies.
+fn chosen(size: u64, parts: Vec<Vec<BlockRun>>) -> Vec<Stretch> {
+    let starts: Vec<u64> = parts
+        .iter()
+        .skip(1)
+        .filter_map(|part| part.first())
+        .map(|run| u64::from(run.first) * BLOCK_SIZE as u64)
+        .collect();
+    let last = starts.len();
+    let offsets = std::iter::once(0).chain(starts.iter().copied());
+    let ends = starts.iter().copied().chain([size]);
+    let stretches = offsets.zip(ends).zip(parts).enumerate();
+    stretches
+        .map(|(number, ((offset, end), runs))| Stretch {
+            offset,
+            len: end.saturating_sub(offset),
+            pick: Pick::Blocks(runs),
+            last: number == last,
+        })
+        .collect()
 }
 
 struct Collector<'a> {
@@ -334,8 +477,14 @@ impl<'a> Collector<'a> {
                 join(&mut current.content, read.content, current.size);
                 current.size += read.bytes;
                 current.ended = read.short;
-                self.copied.totals.read_bytes += read.bytes;
+                self.copied.totals.read_bytes += read.read_bytes;
                 self.copied.totals.reused_bytes += read.reused_bytes;
+                if !read.missed.is_empty() {
+                    self.copied.missed.push(DamagedPages {
+                        path: result.file.path.clone(),
+                        blocks: read.missed,
+                    });
+                }
                 if !read.damaged.is_empty() {
                     let blocks = self.damaged.entry(result.file.path.clone()).or_default();
                     let room = MAX_LISTED_DAMAGE.saturating_sub(self.listed);

@@ -52,8 +52,11 @@ pub struct WorkContext {
     pub checksums: bool,
     /// The start of this backup.
     pub backup_start: Lsn,
-    /// For a differential, the start of its base: pages changed before it are in the base.
+    /// For a differential that has no map of changes, the start of its base: pages changed before it are in
+    /// the base.
     pub base_start: Option<Lsn>,
+    /// Whether a map of changes chose what is read: what it leaves whole is stored whole.
+    pub mapped: bool,
     /// Databases whose pages' LSNs tell nothing of the base: their contents are compared.
     pub made_anew: Arc<BTreeSet<Oid>>,
 }
@@ -69,10 +72,24 @@ pub struct Unit {
     pub prior: Option<Arc<FileEntry>>,
     /// Its first byte in the file.
     pub offset: u64,
-    /// Its bytes.
-    pub len: usize,
+    /// Its bytes, read or not.
+    pub len: u64,
+    /// What of it is read.
+    pub pick: Pick,
     /// Whether it is the file's last.
     pub last: bool,
+}
+
+/// What of a unit is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pick {
+    /// All of it, at most [`UNIT_BYTES`].
+    All,
+    /// These blocks, counted from the file's start, at most [`UNIT_BYTES`] in all; the others are as in the
+    /// base.
+    Blocks(Vec<BlockRun>),
+    /// All of it, to see whether these blocks are those that changed. What is stored is what either way tells.
+    Compared(Arc<Vec<BlockRun>>),
 }
 
 /// What a worker made of a unit.
@@ -100,8 +117,10 @@ pub enum Outcome {
 /// What was read of a unit.
 #[derive(Debug)]
 pub struct ReadUnit {
-    /// Bytes there were.
+    /// Bytes of the file that it stands for.
     pub bytes: u64,
+    /// Bytes that were read.
+    pub read_bytes: u64,
     /// Whether the file ended before the unit did.
     pub short: bool,
     /// What is stored of it.
@@ -110,6 +129,8 @@ pub struct ReadUnit {
     pub reused_bytes: u64,
     /// Damaged blocks, counted from the file's start.
     pub damaged: Vec<u32>,
+    /// Blocks that changed and that the map of changes does not name.
+    pub missed: Vec<u32>,
 }
 
 /// A unit could not be backed up.
@@ -175,7 +196,7 @@ impl Worker {
             Some(read) => Outcome::Read(read),
             None => Outcome::Vanished,
         };
-        self.progress.add_bytes(unit.len as u64);
+        self.progress.add_bytes(unit.len);
         let (sequence, file, last) = (unit.sequence, unit.file.clone(), unit.last);
         Ok(UnitResult {
             sequence,
@@ -186,13 +207,96 @@ impl Worker {
     }
 
     fn read(&mut self, unit: &Unit) -> Result<Option<ReadUnit>, WorkError> {
+        match &unit.pick {
+            Pick::All | Pick::Compared(_) => self.read_all(unit),
+            Pick::Blocks(runs) => self.read_blocks(unit, runs),
+        }
+    }
+
+    /// Reads and stores chosen blocks.
+    fn read_blocks(
+        &mut self,
+        unit: &Unit,
+        runs: &[BlockRun],
+    ) -> Result<Option<ReadUnit>, WorkError> {
+        let kind = DataPath::classify(&unit.file.path, self.context.version);
+        let first_block = match kind {
+            DataPath::Relation(file) => file.first_block(self.context.blocks_per_segment),
+            _ => None,
+        };
+        let first_block = first_block.map_or(0, BlockNumber::get);
+        let path = self.context.root.join(&unit.file.path);
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let mut pending = std::mem::take(&mut self.changed);
+        pending.clear();
+        let (mut stored, mut frames, mut damaged) = (Vec::new(), Vec::new(), Vec::new());
+        let mut read_bytes = 0;
+        let mut ends_at = None;
+        for run in runs {
+            buffer.resize(run.count as usize * BLOCK_SIZE, 0);
+            let offset = u64::from(run.first) * BLOCK_SIZE as u64;
+            let Some(read) = self.reader.read(&path, offset, &mut buffer)? else {
+                (self.buffer, self.changed) = (buffer, pending);
+                return Ok(None);
+            };
+            buffer.truncate(read - read % BLOCK_SIZE);
+            read_bytes += buffer.len() as u64;
+            if self.context.checksums {
+                let first = BlockNumber::new(first_block.wrapping_add(run.first));
+                let start = self.context.backup_start;
+                let wrong = verify_pages(&self.reader, offset, first, start, &mut buffer);
+                damaged.extend(wrong);
+            }
+            let count = u32::try_from(buffer.len() / BLOCK_SIZE).unwrap_or(u32::MAX);
+            if count > 0 {
+                let first = run.first;
+                stored.push(BlockRun { first, count });
+            }
+            for page in buffer.chunks(BLOCK_SIZE) {
+                pending.extend_from_slice(page);
+                if pending.len() >= FRAME_BYTES {
+                    let hash = *blake3::hash(&pending).as_bytes();
+                    frames.push(self.append(kind.database(), &pending, hash)?);
+                    pending.clear();
+                }
+            }
+            if count < run.count {
+                // It was cut since it was listed; replay cuts it again.
+                ends_at = Some((u64::from(run.first) + u64::from(count)) * BLOCK_SIZE as u64);
+                break;
+            }
+        }
+        if !pending.is_empty() {
+            let hash = *blake3::hash(&pending).as_bytes();
+            frames.push(self.append(kind.database(), &pending, hash)?);
+        }
+        (self.buffer, self.changed) = (buffer, pending);
+        let end = ends_at.unwrap_or(unit.offset + unit.len);
+        Ok(Some(ReadUnit {
+            bytes: end.saturating_sub(unit.offset),
+            read_bytes,
+            short: ends_at.is_some(),
+            content: Content::Blocks {
+                runs: stored,
+                frames,
+            },
+            reused_bytes: 0,
+            damaged,
+            missed: Vec::new(),
+        }))
+    }
+
+    fn read_all(&mut self, unit: &Unit) -> Result<Option<ReadUnit>, WorkError> {
+        let len = usize::try_from(unit.len)
+            .unwrap_or(UNIT_BYTES)
+            .min(UNIT_BYTES);
         let kind = DataPath::classify(&unit.file.path, self.context.version);
         let relation = match kind {
             DataPath::Relation(file) => Some(file),
             _ => None,
         };
         let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.resize(unit.len, 0);
+        buffer.resize(len, 0);
         let Some(read) = self.reader.read(
             &self.context.root.join(&unit.file.path),
             unit.offset,
@@ -202,7 +306,7 @@ impl Worker {
             self.buffer = buffer;
             return Ok(None);
         };
-        let short = read < unit.len;
+        let short = read < len;
         // A relation's last page may be there only in part while it is being added; replay adds it.
         let kept = if relation.is_some() {
             read - read % BLOCK_SIZE
@@ -223,7 +327,21 @@ impl Worker {
         };
         let database = kind.database();
         let made_anew = database.is_some_and(|database| self.context.made_anew.contains(&database));
-        let choice = match (relation, &unit.prior, self.context.base_start) {
+        if let Pick::Compared(runs) = &unit.pick {
+            let (content, missed) = self.store_compared(unit, database, &buffer, runs)?;
+            self.buffer = buffer;
+            return Ok(Some(ReadUnit {
+                bytes: kept as u64,
+                read_bytes: kept as u64,
+                short,
+                content,
+                reused_bytes: 0,
+                damaged,
+                missed,
+            }));
+        }
+        let base_start = self.context.base_start.filter(|_| !self.context.mapped);
+        let choice = match (relation, &unit.prior, base_start) {
             (Some(file), Some(prior), Some(base_start)) if file.fork == Fork::Main => {
                 let base_blocks = prior.size / BLOCK_SIZE as u64;
                 // Without checksums a page may change and keep its LSN: VACUUM marks it all-visible.
@@ -254,10 +372,12 @@ impl Worker {
         self.buffer = buffer;
         Ok(Some(ReadUnit {
             bytes: kept as u64,
+            read_bytes: kept as u64,
             short,
             content,
             reused_bytes,
             damaged,
+            missed: Vec::new(),
         }))
     }
 
@@ -288,6 +408,66 @@ impl Worker {
             });
         }
         Ok((Content::Whole(frames), reused))
+    }
+
+    /// Stores the blocks that the map names, and those that changed by their LSN or, where pages carry checksums
+    /// and so no change goes without one, by their contents. Returns the blocks that only those tell of.
+    fn store_compared(
+        &mut self,
+        unit: &Unit,
+        database: Option<Oid>,
+        buffer: &[u8],
+        runs: &[BlockRun],
+    ) -> Result<(Content, Vec<u32>), WorkError> {
+        let size = frame_bytes(unit.file.size);
+        let first_frame = usize::try_from(unit.offset).unwrap_or(usize::MAX) / size;
+        let base = match unit.prior.as_deref() {
+            Some(FileEntry {
+                content: Content::Whole(frames),
+                ..
+            }) => frames.as_slice(),
+            _ => &[],
+        };
+        let base_start = self.context.base_start.unwrap_or(Lsn::MAX);
+        let backup_start = self.context.backup_start;
+        let named = |block: u64| {
+            let block = u32::try_from(block).unwrap_or(u32::MAX);
+            let before = runs.partition_point(|run| run.first <= block);
+            let run = before.checked_sub(1).and_then(|index| runs.get(index));
+            run.is_some_and(|run| block - run.first < run.count)
+        };
+        let mut missed = Vec::new();
+        let mut block = unit.offset / BLOCK_SIZE as u64;
+        for (index, contents) in (first_frame..).zip(buffer.chunks(size)) {
+            let (pages, _) = contents.as_chunks::<BLOCK_SIZE>();
+            let mut explained = false;
+            let mut found = Vec::new();
+            let first = block;
+            for page in pages {
+                let lsn = page::page_lsn(page);
+                // What changed since this backup began is not for the map to tell.
+                explained |= named(block) || lsn >= backup_start;
+                if !named(block) && lsn >= base_start && lsn < backup_start {
+                    found.push(u32::try_from(block).unwrap_or(u32::MAX));
+                }
+                block += 1;
+            }
+            let same = base.get(index).is_some_and(|known| {
+                known.frame.raw as usize == contents.len()
+                    && known.hash == *blake3::hash(contents).as_bytes()
+            });
+            if self.context.checksums && !explained && !same && found.is_empty() {
+                let blocks = first..block;
+                found.extend(blocks.map(|block| u32::try_from(block).unwrap_or(u32::MAX)));
+            }
+            missed.extend(found);
+        }
+        let stored = |block: u64, _: &page::Page| {
+            let number = u32::try_from(block).unwrap_or(u32::MAX);
+            named(block) || missed.binary_search(&number).is_ok()
+        };
+        let content = self.store_changed(unit, database, buffer, stored)?;
+        Ok((content, missed))
     }
 
     fn store_changed(

@@ -12,19 +12,25 @@ use everpoint_pgformat::{
     timeline::TimelineHistory,
     wal::segment::{SegmentName, SegmentSize},
 };
-use everpoint_repository::{InstanceName, Repository, RepositoryError, log::TimelineDocument};
+use everpoint_repository::{
+    InstanceName, Repository, RepositoryError,
+    log::{LogIndex, TimelineDocument},
+};
 
 use super::{
     cut::{LogContext, LogCut},
     reader::LogReader,
 };
-use crate::instance_record::InstanceRecord;
+use crate::{
+    instance_record::InstanceRecord,
+    summary::{self, FollowError, Follower, SummaryContext},
+};
 
 /// What became of a pushed file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Pushed {
-    /// It was stored.
-    Stored,
+    /// It was stored, and summarised unless that failed.
+    Stored(Option<FollowError>),
     /// The repository holds the same already.
     Known,
     /// Files of this kind carry nothing that a restore needs.
@@ -139,7 +145,7 @@ async fn push_segment(
     let timeline = segment.timeline();
     let index = repository.log_index(instance).await?;
     // What is stored of it may have come as other pieces, by streaming: contents are compared.
-    let own = everpoint_repository::log::LogIndex::new(
+    let own = LogIndex::new(
         index
             .stretches()
             .filter(|stretch| stretch.timeline == timeline)
@@ -167,7 +173,28 @@ async fn push_segment(
     let mut cut = LogCut::new(context, timeline, start)?;
     cut.push(bytes)?;
     cut.store().await?;
-    Ok(Pushed::Stored)
+    let summaries = SummaryContext::new(repository, instance, record);
+    let summarised = summarise(summaries, &index, timeline, start, bytes).await;
+    Ok(Pushed::Stored(summarised.err()))
+}
+
+/// Stores the summary of a segment, and of what was stored before it and has none.
+async fn summarise(
+    context: SummaryContext,
+    index: &LogIndex,
+    timeline: TimelineId,
+    start: Lsn,
+    bytes: &[u8],
+) -> Result<(), FollowError> {
+    // The first segment of a timeline begins with its parent's log.
+    let begins = index.history(timeline).parts().last().map(|part| part.from);
+    let at = begins.map_or(start, |begins| begins.max(start));
+    let (mut follower, amiss) = Follower::resume(context.clone(), index, timeline, at).await;
+    follower.feed(start, bytes)?;
+    if let Some(summary) = follower.cut() {
+        summary::store(&context, &summary).await?;
+    }
+    amiss.map_or(Ok(()), Err)
 }
 
 async fn push_history(
@@ -191,7 +218,7 @@ async fn push_history(
         }),
         None => {
             repository.write_timeline(instance, &document).await?;
-            Ok(Pushed::Stored)
+            Ok(Pushed::Stored(None))
         }
     }
 }

@@ -27,7 +27,10 @@ use tokio::{
 };
 
 use super::cut::{LogContext, LogCut, StoredLog};
-use crate::instance_record::InstanceRecord;
+use crate::{
+    instance_record::InstanceRecord,
+    summary::{self, FollowError, Follower, SummaryContext},
+};
 
 /// A log backup is cut when it holds this much, unless asked otherwise.
 pub const DEFAULT_CUT_BYTES: u64 = 64 << 20;
@@ -82,6 +85,8 @@ pub enum ReceiveEvent {
     },
     /// A log backup was stored.
     Stored(StoredLog),
+    /// Log is stored without a summary.
+    NotSummarised(FollowError),
     /// Log is lost.
     Gap(GapDocument),
     /// The slot was not there, or of no more use, and was made anew.
@@ -432,11 +437,20 @@ impl Receiver<'_> {
             segment_size: self.plan.record.segment_size,
         };
         let cut = LogCut::new(context.clone(), timeline, from)?;
+        let plan = self.plan;
+        let summaries = SummaryContext::new(self.repository, &plan.instance, &plan.record);
+        let index = self.repository.log_index(&plan.instance).await?;
+        let (follower, amiss) = Follower::resume(summaries.clone(), &index, timeline, from).await;
+        if let Some(error) = amiss {
+            (self.listener)(ReceiveEvent::NotSummarised(error));
+        }
         // Standbys carry no notifications; there, asking waits for the interval.
         let notifications = Notifications::listen(&self.plan.connection).await.ok();
         let mut streaming = Streaming {
             receiver: self,
             context,
+            summaries,
+            follower,
             cut,
             stored: from,
             storing: None,
@@ -457,6 +471,8 @@ impl Receiver<'_> {
 struct Streaming<'a> {
     receiver: &'a Receiver<'a>,
     context: LogContext,
+    summaries: SummaryContext,
+    follower: Follower,
     cut: LogCut,
     /// Everything before this is in the repository.
     stored: Lsn,
@@ -561,6 +577,9 @@ impl Streaming<'_> {
                 }
                 self.cut.sent_at(sent_at);
                 self.cut.push(&bytes)?;
+                if let Err(error) = self.follower.feed(start, &bytes) {
+                    (self.receiver.listener)(ReceiveEvent::NotSummarised(error));
+                }
                 if server_end <= self.cut.end() {
                     self.cut.complete_at(sent_at);
                 }
@@ -570,7 +589,9 @@ impl Streaming<'_> {
                     self.receiver.plan.until,
                     Until::Stored(lsn) if self.cut.end() >= lsn
                 );
-                if wanted || self.asked || self.cut.len() >= self.receiver.plan.cut_bytes {
+                let full =
+                    self.cut.len() >= self.receiver.plan.cut_bytes || self.follower.is_full();
+                if wanted || self.asked || full {
                     self.begin_storing().await?;
                 }
                 Ok(None)
@@ -613,7 +634,18 @@ impl Streaming<'_> {
         self.asked = false;
         let next = LogCut::new(self.context.clone(), self.cut.timeline(), self.cut.end())?;
         let cut = std::mem::replace(&mut self.cut, next);
-        self.storing = Some(tokio::spawn(cut.store()));
+        let (summary, summaries) = (self.follower.cut(), self.summaries.clone());
+        let listener = self.receiver.listener.clone();
+        self.storing = Some(tokio::spawn(async move {
+            let stored = cut.store().await?;
+            // Of no consequence for the log: it can be made anew from what was just stored.
+            if let Some(summary) = summary
+                && let Err(error) = summary::store(&summaries, &summary).await
+            {
+                listener(ReceiveEvent::NotSummarised(error.into()));
+            }
+            Ok(stored)
+        }));
         Ok(())
     }
 
