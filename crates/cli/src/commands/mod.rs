@@ -8,6 +8,7 @@ mod instance;
 mod listing;
 mod log;
 mod restore;
+mod service;
 mod status;
 mod verify;
 mod wal;
@@ -18,7 +19,10 @@ use everpoint_instance::ConnectionSpec;
 use everpoint_repository::{InstanceName, Repository};
 
 use crate::{
-    args::{Arguments, Command, InstanceCommand, RestoreCommand, WalCommand},
+    args::{
+        Arguments, Command, InstanceCommand, RestoreCommand, WalCommand,
+        service::{AuditCommand, ConfigCommand},
+    },
     exit::Exit,
     repository::open,
 };
@@ -58,6 +62,9 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
         Command::Status(args) => status::run(&open(&global).await?, &global, &args).await,
         Command::Verify(args) => verify::run(&open(&global).await?, &global, &args).await,
         Command::Expire(args) => expire::run(&open(&global).await?, &global, &args).await,
+        Command::Serve(args) => service::serve(&args).await,
+        Command::Config(ConfigCommand::Check(args)) => service::check(&args),
+        Command::Audit(AuditCommand::Verify(args)) => service::verify_audit(&args),
     }
 }
 

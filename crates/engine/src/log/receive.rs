@@ -526,7 +526,7 @@ impl Streaming<'_> {
                     Some(_) => {}
                     None => notifications = None,
                 },
-                _ = stop.wait_for(|stop| *stop) => return Ok(StreamEnd::Done),
+                () = told(&mut stop) => return Ok(StreamEnd::Done),
             }
         }
     }
@@ -671,6 +671,13 @@ impl Streaming<'_> {
         }
         Ok(())
     }
+}
+
+/// Waits until told to end, and holds nothing of the channel afterwards, so that receiving may go from one
+/// thread to another.
+async fn told(stop: &mut watch::Receiver<bool>) {
+    // A channel that nobody holds any more tells to end, too.
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 /// The result of the log backup under way; waits for ever when there is none.

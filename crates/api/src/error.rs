@@ -1,0 +1,173 @@
+//! Errors, by their published codes.
+
+use serde::{Deserialize, Serialize};
+
+/// A published code and the HTTP status it goes with.
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $status:literal,)*) => {
+        /// The codes of refusals and failures.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Code {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Code {
+            /// All there are.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// As it is sent.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)*
+                }
+            }
+
+            /// The status of an answer that carries it.
+            pub const fn status(self) -> u16 {
+                match self {
+                    $(Self::$name => $status,)*
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The path names nothing there is.
+    ResourceNotFound = 404,
+    /// No such path at all.
+    InvalidResourceType = 404,
+    /// The subscription is another one.
+    SubscriptionNotFound = 404,
+    /// There is no such resource group.
+    ResourceGroupNotFound = 404,
+    /// There is no such operation.
+    OperationIdNotFound = 404,
+    /// There is no such role.
+    RoleDefinitionDoesNotExist = 400,
+    /// There is no such principal.
+    PrincipalNotFound = 400,
+    /// The same role is assigned there already.
+    RoleAssignmentExists = 409,
+    /// The same name is taken by another assignment.
+    RoleAssignmentUpdateNotPermitted = 409,
+    /// Nobody may be left without an owner.
+    LastOwnerAssignment = 409,
+    /// No valid token came with the request.
+    AuthenticationFailed = 401,
+    /// The principal may not do this here.
+    AuthorizationFailed = 403,
+    /// The path has no such method.
+    MethodNotAllowed = 405,
+    /// There is no `api-version`.
+    MissingApiVersionParameter = 400,
+    /// The `api-version` is none.
+    InvalidApiVersionParameter = 400,
+    /// The body is no JSON, or not of this kind.
+    InvalidRequestContent = 400,
+    /// The body is too large.
+    RequestTooLarge = 413,
+    /// Too many requests in too short a time.
+    TooManyRequests = 429,
+    /// A parameter is not what it may be.
+    InvalidParameterValue = 400,
+    /// The retention is out of its range.
+    InvalidBackupRetentionPeriod = 400,
+    /// Another operation changes the database.
+    ConflictingDatabaseOperation = 409,
+    /// The operation cannot be cancelled, or not any more.
+    CannotCancelOperation = 409,
+    /// This build does not do that.
+    ManagementServiceFeatureDisabled = 400,
+    /// Something of the service failed.
+    InternalServerError = 500,
+    /// The service cannot answer now.
+    ServiceUnavailable = 503,
+}
+
+/// An error as it is sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// It.
+    pub error: ErrorDetail,
+}
+
+/// What is told of an error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ErrorDetail {
+    /// Its code.
+    pub code: String,
+    /// What happened and what to do.
+    pub message: String,
+    /// What it is about.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub target: Option<String>,
+    /// More of them.
+    #[serde(default)]
+    pub details: Vec<ErrorDetail>,
+    /// More about it.
+    #[serde(default)]
+    pub additional_info: Vec<serde_json::Value>,
+}
+
+/// A refusal or failure with its code.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {message}", code.as_str())]
+pub struct ApiError {
+    /// Its code.
+    pub code: Code,
+    /// What happened and what to do.
+    pub message: String,
+    /// What it is about.
+    pub target: Option<String>,
+}
+
+impl ApiError {
+    /// An error that is about nothing in particular.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            target: None,
+        }
+    }
+
+    /// The same, about `target`.
+    #[must_use]
+    pub fn about(mut self, target: impl Into<String>) -> Self {
+        self.target = Some(target.into());
+        self
+    }
+
+    /// As it is sent.
+    pub fn body(&self) -> ErrorBody {
+        ErrorBody {
+            error: ErrorDetail {
+                code: self.code.as_str().to_owned(),
+                message: self.message.clone(),
+                target: self.target.clone(),
+                details: Vec::new(),
+                additional_info: Vec::new(),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_sent_in_the_published_shape() {
+        let error = ApiError::new(Code::ResourceNotFound, "no such database").about("app");
+        let text = serde_json::to_string(&error.body()).unwrap();
+        let expected = r#"{"error":{"code":"ResourceNotFound","message":"no such database","target":"app","details":[],"additionalInfo":[]}}"#;
+        assert_eq!(text, expected);
+        assert!(
+            Code::ALL
+                .iter()
+                .all(|code| (400..=599).contains(&code.status()))
+        );
+    }
+}

@@ -1,0 +1,70 @@
+//! Role assignments.
+
+use jiff::Timestamp;
+use sqlx::Row;
+
+use super::{Catalog, CatalogError, microseconds, time, uuid};
+use crate::access::{Assignment, AssignmentId, Scope};
+
+impl Catalog {
+    /// Adds an assignment.
+    ///
+    /// # Errors
+    /// When the catalog fails.
+    pub async fn add_assignment(
+        &self,
+        assignment: &Assignment,
+        now: Timestamp,
+    ) -> Result<(), CatalogError> {
+        sqlx::query(
+            "INSERT INTO assignments (id, principal, role, scope, created_us) VALUES ($1, $2, $3, $4, $5)",
+        )
+        .bind(assignment.id.to_string())
+        .bind(assignment.principal.to_string())
+        .bind(assignment.role.to_string())
+        .bind(assignment.scope.to_string())
+        .bind(microseconds(now))
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Removes an assignment.
+    ///
+    /// # Errors
+    /// When the catalog fails.
+    pub async fn remove_assignment(&self, id: AssignmentId) -> Result<(), CatalogError> {
+        sqlx::query("DELETE FROM assignments WHERE id = $1")
+            .bind(id.to_string())
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// All assignments with their beginnings, oldest first.
+    ///
+    /// # Errors
+    /// When the catalog fails.
+    pub async fn assignments(&self) -> Result<Vec<(Assignment, Timestamp)>, CatalogError> {
+        let rows = sqlx::query(
+            "SELECT id, principal, role, scope, created_us FROM assignments ORDER BY created_us, id",
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                let scope: &str = row.try_get("scope")?;
+                let assignment = Assignment {
+                    id: uuid(row.try_get("id")?, "an assignment")?,
+                    principal: uuid(row.try_get("principal")?, "a principal")?,
+                    role: uuid(row.try_get("role")?, "a role")?,
+                    scope: Scope::parse(scope).map_err(|_| CatalogError::Value {
+                        what: "a scope",
+                        value: scope.to_owned(),
+                    })?,
+                };
+                Ok((assignment, time(row.try_get("created_us")?)?))
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,158 @@
+//! Databases, living and deleted, with their short-term policies.
+
+use everpoint_repository::InstanceName;
+use jiff::Timestamp;
+use sqlx::{Row, sqlite::SqliteRow};
+
+use super::{Catalog, CatalogError, microseconds, time};
+use crate::policy::RetentionDays;
+
+/// A database as its server shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeenDatabase {
+    /// Its OID.
+    pub oid: u32,
+    /// Its name.
+    pub name: String,
+    /// Its collation.
+    pub collation: String,
+    /// When it was made, as far as the server knows.
+    pub created_at: Timestamp,
+}
+
+/// A database in the catalog.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatabaseRow {
+    /// Its OID.
+    pub oid: u32,
+    /// Its name.
+    pub name: String,
+    /// Its collation.
+    pub collation: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Its short-term retention.
+    pub retention: RetentionDays,
+    /// When it was found to be gone.
+    pub deleted_at: Option<Timestamp>,
+}
+
+impl Catalog {
+    /// Writes down what databases an instance has: new ones get a policy, those that are gone are marked as
+    /// deleted at `now`. The policy is `first_look` when none of the instance was known, else the default.
+    ///
+    /// # Errors
+    /// When the catalog fails.
+    pub async fn observe_databases(
+        &self,
+        instance: &InstanceName,
+        seen: &[SeenDatabase],
+        first_look: RetentionDays,
+        now: Timestamp,
+    ) -> Result<(), CatalogError> {
+        let known = self.databases(instance).await?;
+        let retention = match known.is_empty() {
+            true => first_look,
+            false => RetentionDays::DEFAULT,
+        };
+        let mut transaction = self.pool.begin().await?;
+        for row in known.iter().filter(|row| row.deleted_at.is_none()) {
+            let same = seen.iter().find(|seen| seen.oid == row.oid);
+            match same {
+                Some(seen) if seen.name == row.name && seen.collation == row.collation => {}
+                Some(seen) => {
+                    sqlx::query("UPDATE databases SET name = $1, collation = $2 WHERE instance = $3 AND oid = $4 AND deleted_us IS NULL")
+                        .bind(&seen.name)
+                        .bind(&seen.collation)
+                        .bind(instance.as_str())
+                        .bind(i64::from(row.oid))
+                        .execute(&mut *transaction)
+                        .await?;
+                }
+                None => {
+                    sqlx::query("UPDATE databases SET deleted_us = $1 WHERE instance = $2 AND oid = $3 AND deleted_us IS NULL")
+                        .bind(microseconds(now))
+                        .bind(instance.as_str())
+                        .bind(i64::from(row.oid))
+                        .execute(&mut *transaction)
+                        .await?;
+                }
+            }
+        }
+        let is_known = |oid| {
+            known
+                .iter()
+                .any(|row| row.oid == oid && row.deleted_at.is_none())
+        };
+        for seen in seen.iter().filter(|seen| !is_known(seen.oid)) {
+            sqlx::query("INSERT INTO databases (instance, oid, created_us, name, collation, retention_days) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING")
+                .bind(instance.as_str())
+                .bind(i64::from(seen.oid))
+                .bind(microseconds(seen.created_at))
+                .bind(&seen.name)
+                .bind(&seen.collation)
+                .bind(i64::from(retention.get()))
+                .execute(&mut *transaction)
+                .await?;
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// All databases of an instance, living and deleted, by name.
+    ///
+    /// # Errors
+    /// When the catalog fails.
+    pub async fn databases(
+        &self,
+        instance: &InstanceName,
+    ) -> Result<Vec<DatabaseRow>, CatalogError> {
+        let rows = sqlx::query("SELECT oid, created_us, name, collation, retention_days, deleted_us FROM databases WHERE instance = $1 ORDER BY name, created_us")
+            .bind(instance.as_str())
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(database).collect()
+    }
+
+    /// Sets the retention of one database.
+    ///
+    /// # Errors
+    /// When the catalog fails.
+    pub async fn set_retention(
+        &self,
+        instance: &InstanceName,
+        row: &DatabaseRow,
+        retention: RetentionDays,
+    ) -> Result<(), CatalogError> {
+        sqlx::query("UPDATE databases SET retention_days = $1 WHERE instance = $2 AND oid = $3 AND created_us = $4")
+            .bind(i64::from(retention.get()))
+            .bind(instance.as_str())
+            .bind(i64::from(row.oid))
+            .bind(microseconds(row.created_at))
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+}
+
+fn database(row: &SqliteRow) -> Result<DatabaseRow, CatalogError> {
+    let (oid, days): (i64, i64) = (row.try_get("oid")?, row.try_get("retention_days")?);
+    let value = |what, number: i64| CatalogError::Value {
+        what,
+        value: number.to_string(),
+    };
+    let deleted_at = row
+        .try_get::<Option<i64>, _>("deleted_us")?
+        .map(time)
+        .transpose()?;
+    // Of a deleted one, 0 is a retention too.
+    let retention = RetentionDays::of_deleted(days, RetentionDays::LONGEST);
+    Ok(DatabaseRow {
+        oid: u32::try_from(oid).map_err(|_| value("an OID", oid))?,
+        name: row.try_get("name")?,
+        collation: row.try_get("collation")?,
+        created_at: time(row.try_get("created_us")?)?,
+        retention: retention.map_err(|_| value("a retention", days))?,
+        deleted_at,
+    })
+}

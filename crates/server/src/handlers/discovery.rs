@@ -1,0 +1,122 @@
+//! Which cloud this is, who is well, which subscription and group there are.
+
+use everpoint_api::{
+    ApiError, Code, List, Resource,
+    discovery::{GroupProperties, Subscription, Tenant},
+};
+
+use crate::{
+    access::{Action, Scope},
+    http::Answer,
+    service::{Caller, Service},
+};
+
+const READ_SUBSCRIPTIONS: Action = Action::new("Microsoft.Resources/subscriptions/read");
+
+/// Whether requests can be answered and backups taken.
+pub async fn ready(service: &Service) -> Result<Answer, ApiError> {
+    service
+        .catalog()
+        .ping()
+        .await
+        .map_err(|error| super::internal(&error))?;
+    service
+        .repository()
+        .instances()
+        .await
+        .map_err(|error| super::internal(&error))?;
+    Ok(Answer::plain(200, "text/plain", "ready\n"))
+}
+
+pub fn authority(service: &Service) -> Result<Answer, ApiError> {
+    match service.authority() {
+        Some(pem) => Ok(Answer::plain(200, "application/x-pem-file", pem)),
+        None => {
+            let text = "the certificate is its owner's own, and so is its authority";
+            Err(ApiError::new(Code::ResourceNotFound, text))
+        }
+    }
+}
+
+/// What `az cloud register` reads.
+pub fn cloud(service: &Service) -> Answer {
+    let base = service.config().base_url();
+    Answer::ok(&serde_json::json!([{
+        "name": "Everpoint",
+        "resourceManager": format!("{base}/"),
+        "portal": base,
+        "graph": base,
+        "microsoftGraphResourceId": base,
+        "batch": base,
+        "gallery": base,
+        "authentication": {
+            "loginEndpoint": base,
+            "audiences": [base, format!("{base}/")],
+            "tenant": service.tenant(),
+            "identityProvider": "AAD",
+        },
+        "media": base,
+        "suffixes": {},
+    }]))
+}
+
+pub fn tenants(service: &Service) -> Answer {
+    let tenant = Tenant {
+        id: format!("/tenants/{}", service.tenant()),
+        tenant_id: service.tenant(),
+        display_name: "Everpoint".to_owned(),
+    };
+    Answer::ok(&List {
+        value: vec![tenant],
+        next_link: None,
+    })
+}
+
+pub fn subscriptions(service: &Service, caller: &Caller<'_>) -> Answer {
+    let scope = Scope::subscription(service.subscription());
+    let visible = service.visible(caller, READ_SUBSCRIPTIONS)(&scope);
+    Answer::ok(&List {
+        value: visible
+            .then(|| the_subscription(service))
+            .into_iter()
+            .collect(),
+        next_link: None,
+    })
+}
+
+pub fn subscription(service: &Service) -> Answer {
+    Answer::ok(&the_subscription(service))
+}
+
+fn the_subscription(service: &Service) -> Subscription {
+    Subscription {
+        id: Scope::subscription(service.subscription()).to_string(),
+        subscription_id: service.subscription(),
+        tenant_id: service.tenant(),
+        display_name: "Everpoint".to_owned(),
+        state: "Enabled".to_owned(),
+    }
+}
+
+pub fn groups(service: &Service) -> Answer {
+    Answer::ok(&List {
+        value: vec![the_group(service)],
+        next_link: None,
+    })
+}
+
+pub fn group(service: &Service) -> Answer {
+    Answer::ok(&the_group(service))
+}
+
+fn the_group(service: &Service) -> Resource<GroupProperties> {
+    Resource {
+        id: service.group_scope().to_string(),
+        name: service.config().resource_group.clone(),
+        kind: "Microsoft.Resources/resourceGroups".to_owned(),
+        location: Some(service.config().location.clone()),
+        properties: GroupProperties {
+            provisioning_state: "Succeeded".to_owned(),
+        },
+    }
+}

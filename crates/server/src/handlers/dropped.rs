@@ -1,0 +1,84 @@
+//! Deleted databases that can be had back.
+
+use std::sync::Arc;
+
+use everpoint_api::{
+    ApiError, Resource,
+    database::{DROPPED_TYPE, DroppedProperties},
+    time::{WireTime, dropped_name, parse_dropped_name},
+};
+use jiff::Timestamp;
+
+use super::{database, instance};
+use crate::{
+    catalog::DatabaseRow,
+    http::Answer,
+    service::{Caller, Observed, Service},
+};
+
+pub async fn list(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiError> {
+    let observed = instance::known(service, caller)?;
+    let rows = database::rows(service, &observed).await?;
+    let now = Timestamp::now();
+    let seen = rows
+        .iter()
+        .filter_map(|row| resource(service, &observed, row, now));
+    super::page(service, caller, seen.collect())
+}
+
+pub async fn get(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiError> {
+    let (observed, row) = dropped(service, caller).await?;
+    let name = caller.parameters.get("dropped");
+    let found = resource(service, &observed, &row, Timestamp::now());
+    found
+        .map(|found| Answer::ok(&found))
+        .ok_or_else(|| super::not_found("restorable dropped database", name))
+}
+
+/// The deleted database that the path names, while anything of it can be restored.
+pub async fn dropped(
+    service: &Service,
+    caller: &Caller<'_>,
+) -> Result<(Arc<Observed>, DatabaseRow), ApiError> {
+    let observed = instance::known(service, caller)?;
+    let asked = caller.parameters.get("dropped");
+    let not_found = || super::not_found("restorable dropped database", asked);
+    let (name, deleted_at) = parse_dropped_name(asked).ok_or_else(not_found)?;
+    let now = Timestamp::now();
+    let rows = database::rows(service, &observed).await?;
+    rows.into_iter()
+        .filter(|row| row.name == name && row.deleted_at.map(WireTime::new) == Some(deleted_at))
+        .find(|row| observed.points(row, now).is_some())
+        .map(|row| (observed.clone(), row))
+        .ok_or_else(not_found)
+}
+
+/// The path of a deleted database.
+pub fn path(service: &Service, observed: &Observed, name: &str) -> String {
+    let instance = service.instance_scope(&observed.name);
+    format!("{instance}/restorableDroppedDatabases/{name}")
+}
+
+fn resource(
+    service: &Service,
+    observed: &Observed,
+    row: &DatabaseRow,
+    now: Timestamp,
+) -> Option<Resource<DroppedProperties>> {
+    let deletion_date = WireTime::new(row.deleted_at?);
+    let points = observed.points(row, now)?;
+    // From exactly what is printed, for clients make the name from it again.
+    let name = dropped_name(&row.name, deletion_date);
+    Some(Resource {
+        id: path(service, observed, &name),
+        name,
+        kind: DROPPED_TYPE.to_owned(),
+        location: Some(service.config().location.clone()),
+        properties: DroppedProperties {
+            database_name: row.name.clone(),
+            creation_date: WireTime::new(row.created_at),
+            deletion_date,
+            earliest_restore_date: Some(database::earliest(points.earliest)),
+        },
+    })
+}

@@ -1,0 +1,116 @@
+//! What each endpoint answers. Who may ask was decided before.
+
+mod database;
+mod discovery;
+mod dropped;
+mod instance;
+mod operation;
+mod retention;
+mod role;
+mod token;
+
+use std::error::Error;
+
+use everpoint_api::{ApiError, Code, List};
+use serde::Serialize;
+
+use crate::{
+    http::{Answer, Endpoint},
+    service::{Caller, Service},
+};
+
+/// Answers a request that may be answered.
+///
+/// # Errors
+/// With the code that is sent.
+pub async fn answer(
+    service: &Service,
+    endpoint: Endpoint,
+    caller: &Caller<'_>,
+) -> Result<Answer, ApiError> {
+    match endpoint {
+        Endpoint::Health => Ok(Answer::plain(200, "text/plain", "ok\n")),
+        Endpoint::Ready => discovery::ready(service).await,
+        Endpoint::AuthorityCertificate => discovery::authority(service),
+        Endpoint::CloudMetadata => Ok(discovery::cloud(service)),
+        Endpoint::Token => Ok(token::token(service, caller).await),
+        Endpoint::OpenIdConfiguration => token::openid(service, caller),
+        Endpoint::KeySet => token::key_set(service, caller),
+        Endpoint::Tenants => Ok(discovery::tenants(service)),
+        Endpoint::Subscriptions => Ok(discovery::subscriptions(service, caller)),
+        Endpoint::Subscription => Ok(discovery::subscription(service)),
+        Endpoint::ResourceGroups => Ok(discovery::groups(service)),
+        Endpoint::ResourceGroup => Ok(discovery::group(service)),
+        Endpoint::Instances => instance::list(service, caller),
+        Endpoint::Instance => instance::get(service, caller),
+        Endpoint::Databases => database::list(service, caller).await,
+        Endpoint::Database => database::get(service, caller).await,
+        Endpoint::DatabasePut | Endpoint::DatabasePatch | Endpoint::DatabaseDelete => {
+            database::change(service, caller).await
+        }
+        Endpoint::DroppedDatabases => dropped::list(service, caller).await,
+        Endpoint::DroppedDatabase => dropped::get(service, caller).await,
+        Endpoint::ShortTermPolicies => retention::short_list(service, caller).await,
+        Endpoint::ShortTermPolicy => retention::short_get(service, caller).await,
+        Endpoint::ShortTermPolicyPut => retention::short_put(service, caller).await,
+        Endpoint::DroppedShortTermPolicies => retention::dropped_list(service, caller).await,
+        Endpoint::DroppedShortTermPolicy => retention::dropped_get(service, caller).await,
+        Endpoint::DroppedShortTermPolicyPut => retention::dropped_put(service, caller).await,
+        Endpoint::LongTermPolicies => retention::long_list(service, caller).await,
+        Endpoint::LongTermPolicy => retention::long_get(service, caller).await,
+        Endpoint::LongTermPolicyPut => retention::long_put(service, caller).await,
+        Endpoint::Operations => operation::list(service, caller).await,
+        Endpoint::Operation => operation::get(service, caller).await,
+        Endpoint::OperationCancel => operation::cancel(service, caller).await,
+        Endpoint::AsyncStatus => operation::status(service, caller).await,
+        Endpoint::RoleDefinitions => role::definitions(service, caller),
+        Endpoint::RoleDefinition => role::definition(service, caller),
+        Endpoint::RoleAssignments => Ok(role::assignments(service, caller)),
+        Endpoint::RoleAssignment => role::assignment(service, caller),
+        Endpoint::RoleAssignmentPut => role::put(service, caller).await,
+        Endpoint::RoleAssignmentDelete => role::delete(service, caller).await,
+    }
+}
+
+/// Something of the service failed: the log has it whole, the client learns where to look.
+pub fn internal(error: &dyn Error) -> ApiError {
+    let reference = uuid::Uuid::new_v4();
+    tracing::error!(%reference, error = %crate::chain(error), "a request failed");
+    let text = format!("the service failed. Its log says why, at reference {reference}");
+    ApiError::new(Code::InternalServerError, text)
+}
+
+/// What this build does not do.
+fn not_in_this_build(what: &str) -> ApiError {
+    let text = format!("{what} is not supported by this build of the service");
+    ApiError::new(Code::ManagementServiceFeatureDisabled, text)
+}
+
+fn not_found(what: &str, name: &str) -> ApiError {
+    ApiError::new(
+        Code::ResourceNotFound,
+        format!("there is no {what} `{name}`"),
+    )
+    .about(name)
+}
+
+/// The page of a list that the query asks for.
+fn page<T: Serialize>(
+    service: &Service,
+    caller: &Caller<'_>,
+    all: Vec<T>,
+) -> Result<Answer, ApiError> {
+    let skip = match caller.query("$skip") {
+        None => 0,
+        Some(text) => text.parse().map_err(|_| {
+            let message = format!("`{text}` is no number of items to skip");
+            ApiError::new(Code::InvalidParameterValue, message).about("$skip")
+        })?,
+    };
+    let version = caller.query("api-version").unwrap_or_default();
+    let link = |next: usize| {
+        let base = service.config().base_url();
+        format!("{base}{}?api-version={version}&$skip={next}", caller.path)
+    };
+    Ok(Answer::ok(&List::page(all, skip, link)))
+}

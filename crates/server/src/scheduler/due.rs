@@ -1,0 +1,146 @@
+//! Which backups begin now.
+
+use everpoint_repository::InstanceName;
+use jiff::{SignedDuration, Timestamp};
+
+use super::{DIFFERENTIAL_SHARE_PERCENT, History, Kind, RETRY_PAUSES, Running, Schedule};
+
+/// How much may run at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Backups of all instances together.
+    pub backups_at_once: usize,
+}
+
+/// A backup that is due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// Of this instance.
+    pub instance: InstanceName,
+    /// What to take.
+    pub kind: Kind,
+    /// Why.
+    pub reason: Reason,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// Why a backup is due. Those that leave an instance without protection come first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// There is none yet.
+    First,
+    /// Log is missing behind the last one.
+    Gap,
+    /// The week's moment has come.
+    Weekly,
+    /// The last differential was nearly as large as a full backup.
+    LargeDifferential,
+    /// The rhythm's moment has come.
+    Rhythm,
+}
+
+/// The backups that begin at `now`: at most as many as the limits leave room for, the most urgent first. An
+/// instance has at most one, and none while one of its backups runs or a failed one's pause lasts.
+pub fn due<'a>(
+    instances: impl IntoIterator<Item = (&'a Schedule, &'a History)>,
+    limits: Limits,
+    now: Timestamp,
+) -> Vec<Due> {
+    let mut found = Vec::new();
+    let mut running = 0;
+    for (schedule, history) in instances {
+        if history.running == Running::Yes {
+            running += 1;
+        } else if retry_at(history).is_none_or(|at| at <= now)
+            && let Some((kind, reason, since)) = wanted(schedule, history, now)
+        {
+            found.push((schedule, kind, reason, since));
+        }
+    }
+    found.sort_by(|a, b| {
+        let unprotected = |reason: Reason| !matches!(reason, Reason::First | Reason::Gap);
+        unprotected(a.2)
+            .cmp(&unprotected(b.2))
+            .then(a.3.cmp(&b.3))
+            .then_with(|| a.0.instance.cmp(&b.0.instance))
+    });
+    found
+        .into_iter()
+        .take(limits.backups_at_once.saturating_sub(running))
+        .map(|(schedule, kind, reason, since)| Due {
+            instance: schedule.instance.clone(),
+            kind,
+            reason,
+            since,
+        })
+        .collect()
+}
+
+/// What an instance wants at `now`, whatever runs.
+fn wanted(
+    schedule: &Schedule,
+    history: &History,
+    now: Timestamp,
+) -> Option<(Kind, Reason, Timestamp)> {
+    let Some(full) = history.full else {
+        return Some((Kind::Full, Reason::First, Timestamp::MIN));
+    };
+    // A full backup that began behind the gap has closed it.
+    if let Some(gap) = history.gap.filter(|gap| *gap >= full.started_at) {
+        return Some((Kind::Full, Reason::Gap, gap));
+    }
+    let weekly = schedule.full.latest(now);
+    if full.started_at < weekly {
+        return Some((Kind::Full, Reason::Weekly, weekly));
+    }
+    let differential = history
+        .differential
+        .filter(|differential| differential.started_at > full.started_at);
+    let last = differential.map_or(full.started_at, |differential| differential.started_at);
+    let moment = schedule.differential.latest(now);
+    if last >= moment {
+        return None;
+    }
+    let is_large = |size: u64| {
+        u128::from(size) * 100
+            > u128::from(full.size_bytes) * u128::from(DIFFERENTIAL_SHARE_PERCENT)
+    };
+    match differential {
+        Some(last) if is_large(last.size_bytes) => {
+            Some((Kind::Full, Reason::LargeDifferential, moment))
+        }
+        _ => Some((Kind::Differential, Reason::Rhythm, moment)),
+    }
+}
+
+/// When an instance whose last attempt failed is tried again.
+fn retry_at(history: &History) -> Option<Timestamp> {
+    let failed_at = history.failed_at.filter(|_| history.failures > 0)?;
+    let doublings = (history.failures - 1).min(16);
+    let pause = RETRY_PAUSES
+        .0
+        .saturating_mul(1 << doublings)
+        .min(RETRY_PAUSES.1);
+    let pause = SignedDuration::try_from(pause).unwrap_or(SignedDuration::MAX);
+    Some(failed_at.checked_add(pause).unwrap_or(Timestamp::MAX))
+}
+
+/// The next moment behind `now` at which something new may be due; a backup that ends may come before it.
+pub fn next_look<'a>(
+    instances: impl IntoIterator<Item = (&'a Schedule, &'a History)>,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    instances
+        .into_iter()
+        .filter(|(_, history)| history.running == Running::No)
+        .map(|(schedule, history)| {
+            let moment = schedule.full.next(now).min(schedule.differential.next(now));
+            let retry = retry_at(history).filter(|retry| *retry > now);
+            retry.map_or(moment, |retry| retry.min(moment))
+        })
+        .min()
+}
+
+#[cfg(test)]
+mod tests;

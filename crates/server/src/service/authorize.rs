@@ -1,0 +1,251 @@
+//! From a request to its answer: route, who asks, whether they may, and what they get.
+
+use everpoint_api::{ApiError, Code};
+use everpoint_repository::InstanceName;
+use jiff::Timestamp;
+
+use super::Service;
+use crate::{
+    access::{Action, PrincipalId, Scope, decide, may_see},
+    audit::{Entry, Outcome},
+    handlers,
+    http::{Answer, Method, Missing, Need, Parameters, Route, decoded_segments, find, query_pairs},
+};
+
+/// A request.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// Its method, if it is one that any route has.
+    pub method: Option<Method>,
+    /// Its path, as sent.
+    pub path: &'a str,
+    /// Its query, as sent.
+    pub query: &'a str,
+    /// Its bearer token.
+    pub token: Option<&'a str>,
+    /// Its body.
+    pub body: &'a [u8],
+}
+
+/// A request that may be answered.
+#[derive(Debug)]
+pub struct Caller<'a> {
+    /// Who asks; nobody where nothing is needed.
+    pub principal: Option<PrincipalId>,
+    /// What the path names.
+    pub parameters: Parameters,
+    /// The query's pairs.
+    pub query: Vec<(String, String)>,
+    /// The scope that the path names; the subscription where it names none.
+    pub scope: Scope,
+    /// The body.
+    pub body: &'a [u8],
+    /// The path, as sent.
+    pub path: &'a str,
+}
+
+impl Caller<'_> {
+    /// The value of a parameter of the query, in any case.
+    pub fn query(&self, name: &str) -> Option<&str> {
+        self.query
+            .iter()
+            .find(|(found, _)| found.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// The body as JSON.
+    ///
+    /// # Errors
+    /// [`Code::InvalidRequestContent`].
+    pub fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, ApiError> {
+        serde_json::from_slice(self.body).map_err(|error| {
+            let text = format!("the body is not the JSON that is expected here: {error}");
+            ApiError::new(Code::InvalidRequestContent, text)
+        })
+    }
+
+    /// The instance that the path names.
+    ///
+    /// # Errors
+    /// [`Code::ResourceNotFound`] when no instance can have such a name.
+    pub fn instance_name(&self) -> Result<InstanceName, ApiError> {
+        let text = self.parameters.get("instance");
+        let name = text.to_ascii_lowercase().parse();
+        name.map_err(|_| {
+            ApiError::new(
+                Code::ResourceNotFound,
+                format!("there is no instance `{text}`"),
+            )
+            .about(text)
+        })
+    }
+}
+
+impl Service {
+    /// Answers a request.
+    pub async fn answer(&self, wanted: &Wanted<'_>) -> Answer {
+        match self.try_answer(wanted).await {
+            Ok(answer) => answer,
+            Err(error) => error.into(),
+        }
+    }
+
+    async fn try_answer(&self, wanted: &Wanted<'_>) -> Result<Answer, ApiError> {
+        let segments = decoded_segments(wanted.path).ok_or_else(|| {
+            ApiError::new(
+                Code::InvalidParameterValue,
+                "the path is not UTF-8, or too deep",
+            )
+        })?;
+        let (route, parameters) =
+            find(wanted.method, &segments).map_err(|missing| match missing {
+                Missing::Path => {
+                    let text = format!("there is no resource at {}", wanted.path);
+                    ApiError::new(Code::InvalidResourceType, text)
+                }
+                Missing::Method => {
+                    let text = format!("{} does not take this method", wanted.path);
+                    ApiError::new(Code::MethodNotAllowed, text)
+                }
+            })?;
+        let mut caller = Caller {
+            principal: None,
+            scope: self.scope_of(&parameters)?,
+            parameters,
+            query: query_pairs(wanted.query),
+            body: wanted.body,
+            path: wanted.path,
+        };
+        if route.need != Need::Nothing {
+            let principal = self.authenticate(wanted.token)?;
+            caller.principal = Some(principal);
+            self.authorize(route, principal, &caller.scope)?;
+            self.check_place(&caller)?;
+        }
+        if wanted.path.len() > 1
+            && segments
+                .first()
+                .is_some_and(|first| first == "subscriptions")
+        {
+            check_api_version(caller.query("api-version"))?;
+        }
+        handlers::answer(self, route.endpoint, &caller).await
+    }
+
+    fn authenticate(&self, token: Option<&str>) -> Result<PrincipalId, ApiError> {
+        let refuse = |text| Err(ApiError::new(Code::AuthenticationFailed, text));
+        let Some(token) = token else {
+            return refuse("the request carries no bearer token. Get one from the token endpoint");
+        };
+        match self.signer.principal(token) {
+            // A principal that was removed keeps its tokens and may do nothing.
+            Some(principal) if self.principals().iter().any(|row| row.id == principal) => {
+                Ok(principal)
+            }
+            _ => refuse("the token is not this service's, or no longer valid. Get a new one"),
+        }
+    }
+
+    /// Decides and writes the decision down. What cannot be written down is not allowed.
+    fn authorize(
+        &self,
+        route: &Route,
+        principal: PrincipalId,
+        scope: &Scope,
+    ) -> Result<(), ApiError> {
+        let action = match route.need {
+            Need::Nothing | Need::Token => return Ok(()),
+            Need::Right(action) | Need::RightBelow(action) => action,
+        };
+        let held = self.assignments();
+        let given = || held.iter().map(|(assignment, _)| assignment);
+        let decision = match route.need {
+            Need::RightBelow(_) if may_see(given(), principal, action, scope) => Ok(None),
+            _ => decide(given(), principal, action, scope).map(|found| Some(found.id)),
+        };
+        let entry = Entry {
+            time: Timestamp::now(),
+            principal: principal.to_string(),
+            action: action.to_string(),
+            scope: scope.to_string(),
+            outcome: match decision {
+                Ok(_) => Outcome::Allowed,
+                Err(_) => Outcome::Denied,
+            },
+            detail: decision
+                .as_ref()
+                .ok()
+                .copied()
+                .flatten()
+                .map(|id| id.to_string()),
+        };
+        let written = self.audit.append(&entry).and_then(|()| match route.method {
+            Method::Get => Ok(()),
+            _ => self.audit.sync(),
+        });
+        if let Err(error) = written {
+            tracing::error!(error = %crate::chain(&error), "the audit log failed");
+            let text = "the audit log cannot be written, so nothing is done. See the service's log";
+            return Err(ApiError::new(Code::ServiceUnavailable, text));
+        }
+        decision.map(|_| ()).map_err(|denied| {
+            ApiError::new(Code::AuthorizationFailed, denied.to_string()).about(scope.to_string())
+        })
+    }
+
+    /// Whether somebody may do something at a scope or below; for leaving out of lists.
+    pub fn visible(&self, caller: &Caller<'_>, action: Action) -> impl Fn(&Scope) -> bool + use<> {
+        let (held, principal) = (self.assignments(), caller.principal);
+        move |scope| {
+            let given = held.iter().map(|(assignment, _)| assignment);
+            principal.is_some_and(|principal| may_see(given, principal, action, scope))
+        }
+    }
+
+    fn scope_of(&self, parameters: &Parameters) -> Result<Scope, ApiError> {
+        let Some(text) = parameters.find("subscription") else {
+            return Ok(Scope::subscription(self.subscription));
+        };
+        let id = uuid::Uuid::try_parse(text).map_err(|_| {
+            let message = format!("`{text}` is no subscription's identifier");
+            ApiError::new(Code::SubscriptionNotFound, message).about(text)
+        })?;
+        let names = ["group", "instance", "database"];
+        let names = names.iter().map_while(|name| parameters.find(name));
+        Ok(names.fold(Scope::subscription(id), |scope, name| scope.below(name)))
+    }
+
+    /// That the subscription and the group are the ones there are. Comes after the decision, so that whoever
+    /// may not look does not learn it.
+    fn check_place(&self, caller: &Caller<'_>) -> Result<(), ApiError> {
+        let asked = caller.scope.subscription_id();
+        if asked != self.subscription {
+            let text = format!("there is no subscription {asked} here");
+            return Err(ApiError::new(Code::SubscriptionNotFound, text));
+        }
+        match caller.parameters.find("group") {
+            Some(group) if !group.eq_ignore_ascii_case(&self.config.resource_group) => {
+                let text = format!("there is no resource group `{group}`");
+                Err(ApiError::new(Code::ResourceGroupNotFound, text).about(group))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Any version of the published form is taken: `2023-08-01`, `2024-05-01-preview`.
+fn check_api_version(version: Option<&str>) -> Result<(), ApiError> {
+    let Some(version) = version else {
+        let text = "the api-version query parameter is required for all requests";
+        return Err(ApiError::new(Code::MissingApiVersionParameter, text));
+    };
+    let date = version.strip_suffix("-preview").unwrap_or(version);
+    match date.parse::<jiff::civil::Date>() {
+        Ok(_) if date.len() == 10 => Ok(()),
+        _ => {
+            let text =
+                format!("`{version}` is no api-version. Write YYYY-MM-DD or YYYY-MM-DD-preview");
+            Err(ApiError::new(Code::InvalidApiVersionParameter, text))
+        }
+    }
+}

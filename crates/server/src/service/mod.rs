@@ -1,0 +1,227 @@
+//! The service: what it knows, what it does by itself, and how a request comes to its answer.
+
+mod authorize;
+mod backup;
+mod expiry;
+mod first_start;
+mod observe;
+mod operations;
+mod receive;
+mod run;
+mod thread;
+mod watching;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError, RwLock},
+};
+
+use everpoint_engine::progress::Progress;
+use everpoint_repository::{InstanceName, Repository};
+use jiff::Timestamp;
+use tokio::sync::{Notify, Semaphore, watch};
+use uuid::Uuid;
+
+pub use authorize::{Caller, Wanted};
+pub use first_start::Owner;
+pub use observe::Observed;
+pub use run::{RunError, Running, start};
+
+use crate::{
+    access::{Assignment, Scope, SubscriptionId},
+    audit::{AuditFile, Entry, Outcome},
+    catalog::{Catalog, CatalogError, OperationId, PrincipalRow},
+    config::Config,
+    identity::Signer,
+};
+
+/// Secrets that are checked at once: each takes 19 MiB and a processor for some tens of milliseconds.
+const SECRETS_AT_ONCE: usize = 2;
+
+/// The service.
+pub struct Service {
+    config: Config,
+    catalog: Catalog,
+    repository: Repository,
+    audit: AuditFile,
+    signer: Signer,
+    tenant: Uuid,
+    subscription: SubscriptionId,
+    authority: Option<String>,
+    /// As the catalog has them; read anew when they change.
+    assignments: RwLock<Arc<Vec<(Assignment, Timestamp)>>>,
+    principals: RwLock<Arc<Vec<PrincipalRow>>>,
+    /// Changes of assignments are made one after another.
+    changing_assignments: tokio::sync::Mutex<()>,
+    observed: RwLock<BTreeMap<InstanceName, Arc<Observed>>>,
+    running: Mutex<HashMap<OperationId, Progress>>,
+    busy: Mutex<BTreeSet<InstanceName>>,
+    /// Something changed that the scheduler should look at.
+    wake: Notify,
+    checking_secrets: Semaphore,
+}
+
+impl Service {
+    /// Its configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The catalog.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// The repository.
+    pub fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    /// Its tokens.
+    pub fn signer(&self) -> &Signer {
+        &self.signer
+    }
+
+    /// The one tenant.
+    pub fn tenant(&self) -> Uuid {
+        self.tenant
+    }
+
+    /// The one subscription.
+    pub fn subscription(&self) -> SubscriptionId {
+        self.subscription
+    }
+
+    /// The certificate of the generated authority, as PEM.
+    pub fn authority(&self) -> Option<&str> {
+        self.authority.as_deref()
+    }
+
+    /// How many secrets may be checked at once.
+    pub fn checking_secrets(&self) -> &Semaphore {
+        &self.checking_secrets
+    }
+
+    /// Held while assignments are changed.
+    pub fn changing_assignments(&self) -> &tokio::sync::Mutex<()> {
+        &self.changing_assignments
+    }
+
+    /// Tells the scheduler that something changed.
+    pub fn wake_scheduler(&self) {
+        self.wake.notify_one();
+    }
+
+    /// The scope of the resource group.
+    pub fn group_scope(&self) -> Scope {
+        Scope::subscription(self.subscription).below(&self.config.resource_group)
+    }
+
+    /// The scope of an instance.
+    pub fn instance_scope(&self, instance: &InstanceName) -> Scope {
+        self.group_scope().below(instance.as_str())
+    }
+
+    /// All assignments.
+    pub fn assignments(&self) -> Arc<Vec<(Assignment, Timestamp)>> {
+        let held = self.assignments.read();
+        held.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// All principals.
+    pub fn principals(&self) -> Arc<Vec<PrincipalRow>> {
+        let held = self.principals.read();
+        held.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads principals and assignments anew.
+    ///
+    /// # Errors
+    /// When the catalog fails.
+    pub async fn reload_access(&self) -> Result<(), CatalogError> {
+        let principals = Arc::new(self.catalog.principals().await?);
+        let assignments = Arc::new(self.catalog.assignments().await?);
+        *self
+            .principals
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = principals;
+        *self
+            .assignments
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = assignments;
+        Ok(())
+    }
+
+    /// What is known of an instance.
+    pub fn instance(&self, name: &InstanceName) -> Option<Arc<Observed>> {
+        let held = self.observed.read();
+        held.unwrap_or_else(PoisonError::into_inner)
+            .get(name)
+            .cloned()
+    }
+
+    /// What is known of all instances, by name.
+    pub fn instances(&self) -> Vec<Arc<Observed>> {
+        let held = self.observed.read();
+        held.unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect()
+    }
+
+    fn set_instance(&self, observed: Observed) {
+        let mut held = self
+            .observed
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        held.insert(observed.name.clone(), Arc::new(observed));
+    }
+
+    fn change_instance(&self, name: &InstanceName, change: impl FnOnce(&mut Observed)) {
+        let mut held = self
+            .observed
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(observed) = held.get_mut(name) {
+            change(Arc::make_mut(observed));
+        }
+    }
+
+    /// Writes down an attempt to sign in.
+    pub fn audit_sign_in(&self, client: Option<Uuid>, principal: Option<Uuid>) {
+        let entry = Entry {
+            time: Timestamp::now(),
+            principal: principal.map_or_else(|| "unknown".to_owned(), |id| id.to_string()),
+            action: "sign in".to_owned(),
+            scope: "service".to_owned(),
+            outcome: match principal {
+                Some(_) => Outcome::Allowed,
+                None => Outcome::Denied,
+            },
+            detail: client.map(|id| format!("client {id}")),
+        };
+        if let Err(error) = self.audit.append(&entry) {
+            tracing::error!(error = %crate::chain(&error), "the audit log failed");
+        }
+    }
+
+    /// Writes down what the service did by itself. A failure is told, and does not undo what was done.
+    fn audit_own(&self, action: &str, scope: &str, outcome: Outcome, detail: Option<String>) {
+        let entry = Entry {
+            time: Timestamp::now(),
+            principal: "service".to_owned(),
+            action: action.to_owned(),
+            scope: scope.to_owned(),
+            outcome,
+            detail,
+        };
+        if let Err(error) = self.audit.append(&entry).and_then(|()| self.audit.sync()) {
+            tracing::error!(error = %crate::chain(&error), "the audit log failed");
+        }
+    }
+}
+
+/// Waits until told to end. A channel that nobody holds any more tells to end, too.
+pub async fn told(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}

@@ -1,0 +1,268 @@
+//! What is known of an instance: its server, its databases, what can be restored.
+
+use everpoint_engine::{
+    instance_record::InstanceRecord,
+    window::{self, Window},
+};
+use everpoint_instance::{ConnectionSpec, SqlClient};
+use everpoint_pgformat::TimelineId;
+use everpoint_repository::{
+    InstanceName, RepositoryError,
+    backup::{Backup, BackupKind},
+};
+use jiff::Timestamp;
+
+use crate::{
+    catalog::{DatabaseRow, SeenDatabase},
+    policy::RetentionDays,
+    scheduler::{History, Rhythm, Running, Schedule, Taken, Window as WeeklyWindow},
+};
+
+/// Templates are no databases of anybody's; a database whose `DROP` was begun (`datconnlimit` -2) is gone. The
+/// time at which a database's directory got its version file is when it was made, or moved to another
+/// tablespace; where the role may not look, the time it was first seen at is taken.
+pub(super) const DATABASES: &str = "SELECT oid, datname::text, datcollate::text, \
+    CASE WHEN dattablespace = 1663 \
+            AND has_function_privilege('pg_stat_file(text, boolean)', 'EXECUTE') \
+        THEN (pg_stat_file('base/' || oid || '/PG_VERSION', true)).modification \
+    END AS created_at \
+    FROM pg_database WHERE NOT datistemplate AND datconnlimit <> -2 ORDER BY oid";
+
+/// What is known of an instance.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// Its name.
+    pub name: InstanceName,
+    /// As it was added.
+    pub record: InstanceRecord,
+    /// How it is reached.
+    pub connection: ConnectionSpec,
+    /// When its backups are due.
+    pub schedule: Schedule,
+    /// Whether its server answers, and why not.
+    pub server: Result<ServerVersion, String>,
+    /// What of it can be restored. None before it was looked at for the first time.
+    pub restorable: Option<Restorable>,
+}
+
+/// A server's version, such as `18.6`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerVersion(pub String);
+
+/// What of an instance can be restored.
+#[derive(Clone, Debug)]
+pub struct Restorable {
+    /// The stretches.
+    pub window: Window,
+    /// The last full backup.
+    pub full: Option<Taken>,
+    /// The last differential.
+    pub differential: Option<Taken>,
+    /// The retention of databases that the catalog meets for the first time together with the instance. A catalog
+    /// that is new to an instance with backups may stand for one that was lost: then it is the longest, so that
+    /// nothing goes that somebody wanted kept.
+    pub first_look: RetentionDays,
+}
+
+/// The points that one database can be restored to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Points {
+    /// The earliest.
+    pub earliest: Timestamp,
+    /// The latest.
+    pub latest: Timestamp,
+}
+
+impl Observed {
+    /// What the scheduler wants to know.
+    pub fn history(
+        &self,
+        (failures, failed_at): (u32, Option<Timestamp>),
+        running: Running,
+    ) -> Option<History> {
+        let restorable = self.restorable.as_ref()?;
+        let full = restorable.full;
+        Some(History {
+            full,
+            differential: restorable.differential,
+            gap: full
+                .filter(|_| restorable.window.backup_needed)
+                .map(|full| full.started_at),
+            failures,
+            failed_at,
+            running,
+        })
+    }
+
+    /// The points that a database can be restored to at `now`: those of the instance, while the database was
+    /// there, within its retention. None when there are none.
+    pub fn points(&self, database: &DatabaseRow, now: Timestamp) -> Option<Points> {
+        let ranges = &self.restorable.as_ref()?.window.ranges;
+        points(
+            ranges
+                .iter()
+                .filter_map(|range| Some((range.earliest, range.latest?))),
+            database,
+            now,
+        )
+    }
+}
+
+fn points(
+    ranges: impl Iterator<Item = (Timestamp, Timestamp)>,
+    database: &DatabaseRow,
+    now: Timestamp,
+) -> Option<Points> {
+    let from = database
+        .retention
+        .window_start(now)
+        .max(database.created_at);
+    let to = database.deleted_at.unwrap_or(Timestamp::MAX);
+    let mut found: Option<Points> = None;
+    for (earliest, latest) in ranges {
+        let (earliest, latest) = (earliest.max(from), latest.min(to));
+        if earliest <= latest {
+            found = Some(match found {
+                None => Points { earliest, latest },
+                Some(points) => Points {
+                    earliest: points.earliest.min(earliest),
+                    latest: points.latest.max(latest),
+                },
+            });
+        }
+    }
+    found
+}
+
+/// Reads what can be restored.
+pub(super) async fn restorable(
+    repository: &everpoint_repository::Repository,
+    name: &InstanceName,
+) -> Result<Restorable, RepositoryError> {
+    let window = window::window(repository, name).await?;
+    let backups = repository.readable_backups(name).await?.backups;
+    let index = repository.log_index(name).await?;
+    let timeline = index.timelines().last().copied();
+    let usable = window::usable(&backups, &index, timeline.unwrap_or(TimelineId::FIRST));
+    let full = usable
+        .iter()
+        .filter(|backup| backup.kind == BackupKind::Full)
+        .max_by_key(|backup| backup.started_at);
+    let differential = usable
+        .iter()
+        .filter(|backup| full.is_some_and(|full| backup.kind.base() == Some(&full.id)))
+        .max_by_key(|backup| backup.started_at);
+    Ok(Restorable {
+        full: full.map(|backup| taken(backup)),
+        differential: differential.map(|backup| taken(backup)),
+        first_look: match window.backups {
+            0 => RetentionDays::DEFAULT,
+            _ => RetentionDays::LONGEST,
+        },
+        window,
+    })
+}
+
+/// A full backup's size is that of the packs it lies in, for it shares with earlier ones.
+fn taken(backup: &Backup) -> Taken {
+    let size_bytes = match backup.kind {
+        BackupKind::Full => backup.packs.iter().map(|pack| pack.size.get()).sum(),
+        BackupKind::Differential { .. } => backup.totals.stored_bytes,
+    };
+    Taken {
+        started_at: backup.started_at,
+        size_bytes,
+    }
+}
+
+/// Asks a server for its databases.
+pub(super) async fn databases(
+    session: &SqlClient,
+    now: Timestamp,
+) -> Result<Vec<SeenDatabase>, String> {
+    let rows = session.query(DATABASES, &[]).await;
+    let rows = rows.map_err(|error| crate::chain(&error))?;
+    let mut seen = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let text = |place: usize| row.try_get(place).map_err(|error| crate::chain(&error));
+        let created: Option<Timestamp> = row.try_get(3).map_err(|error| crate::chain(&error))?;
+        seen.push(SeenDatabase {
+            oid: row.try_get(0).map_err(|error| crate::chain(&error))?,
+            name: text(1)?,
+            collation: text(2)?,
+            created_at: created.unwrap_or(now),
+        });
+    }
+    Ok(seen)
+}
+
+/// The schedule of an instance, by the configuration, whose durations were checked.
+pub(super) fn schedule(
+    config: &crate::config::BackupConfig,
+    instance: &InstanceName,
+) -> Result<Schedule, crate::scheduler::WindowError> {
+    let from = config.full_from;
+    let minute = u16::try_from(i32::from(from.hour()) * 60 + i32::from(from.minute()));
+    Ok(Schedule {
+        instance: instance.clone(),
+        full: WeeklyWindow::new(
+            config.full_day.into(),
+            minute.unwrap_or(0),
+            crate::config::positive(config.full_window),
+            instance,
+        )?,
+        differential: Rhythm::new(crate::config::positive(config.differential_every), instance)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(hours: i64) -> Timestamp {
+        Timestamp::from_second(2_000_000_000 + hours * 3600).unwrap()
+    }
+
+    fn database(created: i64, days: i64, deleted: Option<i64>) -> DatabaseRow {
+        DatabaseRow {
+            oid: 5,
+            name: "app".to_owned(),
+            collation: "C".to_owned(),
+            created_at: at(created),
+            retention: RetentionDays::of_living(days).unwrap(),
+            deleted_at: deleted.map(at),
+        }
+    }
+
+    fn found(ranges: &[(i64, i64)], database: &DatabaseRow) -> Option<(i64, i64)> {
+        let ranges = ranges.iter().map(|(from, to)| (at(*from), at(*to)));
+        let hours = |time: Timestamp| (time.as_second() - 2_000_000_000) / 3600;
+        points(ranges, database, at(0)).map(|p| (hours(p.earliest), hours(p.latest)))
+    }
+
+    #[test]
+    fn a_databases_points_are_the_instances_within_its_life_and_its_retention() {
+        let all = [(-500, -1)];
+        assert_eq!(found(&all, &database(-9999, 7, None)), Some((-168, -1)));
+        assert_eq!(found(&all, &database(-9999, 35, None)), Some((-500, -1)));
+        assert_eq!(found(&all, &database(-20, 35, None)), Some((-20, -1)));
+        assert_eq!(found(&all, &database(-20, 35, Some(-10))), Some((-20, -10)));
+        assert_eq!(
+            found(&all, &database(-400, 7, Some(-200))),
+            None,
+            "all of it too old"
+        );
+        assert_eq!(found(&[], &database(-20, 7, None)), None);
+        let with_gap = [(-90, -60), (-30, -2)];
+        assert_eq!(found(&with_gap, &database(-9999, 7, None)), Some((-90, -2)));
+        assert_eq!(
+            found(&with_gap, &database(-9999, 7, Some(-40))),
+            Some((-90, -60))
+        );
+        assert_eq!(
+            found(&with_gap, &database(-50, 7, Some(-40))),
+            None,
+            "within the gap"
+        );
+    }
+}

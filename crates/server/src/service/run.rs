@@ -1,0 +1,235 @@
+//! Starting the service, and ending it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::SocketAddr,
+    os::unix::fs::DirBuilderExt,
+    path::PathBuf,
+    sync::{Arc, Mutex, RwLock},
+    time::Duration,
+};
+
+use everpoint_repository::{Repository, RepositoryError, Store, StoreError, store::Missing};
+use jiff::Timestamp;
+use tokio::{
+    sync::{Notify, Semaphore, watch},
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
+use uuid::Uuid;
+
+use super::{
+    SECRETS_AT_ONCE, Service,
+    first_start::{Owner, ensure_owner},
+    told,
+};
+use crate::{
+    audit::{AuditFile, AuditFileError, Outcome},
+    catalog::{Catalog, CatalogError},
+    config::{Config, SecretError, positive},
+    http::{
+        self, ListenError,
+        tls::{Tls, TlsError},
+    },
+    identity::{Signer, SignerError},
+};
+
+/// The longest that the scheduler waits before it looks again.
+const SCHEDULER_INTERVAL: Duration = Duration::from_secs(60);
+/// The shortest.
+const SCHEDULER_PAUSE: Duration = Duration::from_secs(1);
+/// How often it is looked whether operations have ended, while the service waits for them.
+const END_POLL: Duration = Duration::from_millis(100);
+
+/// The service cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The state directory cannot be made.
+    #[error("the state directory {} cannot be made", path.display())]
+    StateDirectory {
+        /// It.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The repository's secret.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The repository's place.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The repository.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// The catalog.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// A value of the catalog.
+    #[error("the catalog's {name} is no identifier")]
+    Identifier {
+        /// Which.
+        name: &'static str,
+    },
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] AuditFileError),
+    /// The signing key.
+    #[error(transparent)]
+    Signer(#[from] SignerError),
+    /// TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The address.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+}
+
+/// A running service.
+pub struct Running {
+    service: Arc<Service>,
+    address: SocketAddr,
+    owner: Option<Owner>,
+    stop: watch::Sender<bool>,
+    stop_log: watch::Sender<bool>,
+    serving: JoinHandle<()>,
+    scheduling: JoinHandle<()>,
+    watching: JoinHandle<()>,
+}
+
+/// Starts the service.
+///
+/// # Errors
+/// See [`RunError`].
+pub async fn start(config: Config) -> Result<Running, RunError> {
+    let directory = config.state_directory.clone();
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&directory)
+        .map_err(|source| RunError::StateDirectory {
+            path: directory.clone(),
+            source,
+        })?;
+    let audit = AuditFile::open(&directory.join("audit.jsonl"))?;
+    let store = Store::open(&config.repository.url, Missing::Refuse)?;
+    let repository = Repository::open(store, &config.repository.secret.read()?).await?;
+    let catalog = Catalog::open(&directory.join("catalog.db")).await?;
+    let tenant = identifier(&catalog, "tenant").await?;
+    let subscription = identifier(&catalog, "subscription").await?;
+    // An empty key would be refused, so nothing is signed with it.
+    let key = catalog
+        .kept("signing key", || Signer::new_key().unwrap_or_default())
+        .await?;
+    let signer = Signer::new(&key, tenant, config.base_url())?;
+    let tls = Tls::new(&config)?;
+    let now = Timestamp::now();
+    let interrupted = catalog.end_interrupted(now).await?;
+    let owner = ensure_owner(&catalog, subscription, now).await?;
+    let listener = http::bind(config.listen).await?;
+    let address = listener.local_addr().unwrap_or(config.listen);
+    let service = Arc::new(Service {
+        config,
+        catalog,
+        repository,
+        audit,
+        signer,
+        tenant,
+        subscription,
+        authority: tls.authority.clone(),
+        assignments: RwLock::default(),
+        principals: RwLock::default(),
+        changing_assignments: tokio::sync::Mutex::default(),
+        observed: RwLock::new(BTreeMap::new()),
+        running: Mutex::new(HashMap::new()),
+        busy: Mutex::new(BTreeSet::new()),
+        wake: Notify::new(),
+        checking_secrets: Semaphore::new(SECRETS_AT_ONCE),
+    });
+    service.reload_access().await?;
+    if interrupted > 0 {
+        tracing::warn!("{interrupted} operations were interrupted when the service last ended");
+    }
+    service.audit_own("start", "service", Outcome::Done, None);
+    tracing::info!(audit_head = %service.audit.head(), %address, "started");
+    let (stop, told) = watch::channel(false);
+    let (stop_log, log_told) = watch::channel(false);
+    let serving = {
+        let (service, told) = (service.clone(), told.clone());
+        tokio::spawn(async move { http::serve(listener, &tls, service, told).await })
+    };
+    let scheduling = tokio::spawn(keep_scheduling(service.clone(), told));
+    let watching = tokio::spawn(service.clone().keep_watching(log_told));
+    Ok(Running {
+        service,
+        address,
+        owner,
+        stop,
+        stop_log,
+        serving,
+        scheduling,
+        watching,
+    })
+}
+
+async fn identifier(catalog: &Catalog, name: &'static str) -> Result<Uuid, RunError> {
+    let text = catalog.kept(name, || Uuid::new_v4().to_string()).await?;
+    Uuid::try_parse(&text).map_err(|_| RunError::Identifier { name })
+}
+
+async fn keep_scheduling(service: Arc<Service>, mut stop: watch::Receiver<bool>) {
+    loop {
+        let next = service.begin_due().await;
+        let wait = next
+            .map(|next| positive(next.duration_since(Timestamp::now())))
+            .unwrap_or(SCHEDULER_INTERVAL)
+            .min(SCHEDULER_INTERVAL);
+        tokio::select! {
+            () = sleep(wait) => {}
+            () = service.wake.notified() => {}
+            () = told(&mut stop) => return,
+        }
+        tokio::select! {
+            () = sleep(SCHEDULER_PAUSE) => {}
+            () = told(&mut stop) => return,
+        }
+    }
+}
+
+impl Running {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The service.
+    pub fn service(&self) -> &Arc<Service> {
+        &self.service
+    }
+
+    /// The owner that this start made.
+    pub fn owner(&self) -> Option<&Owner> {
+        self.owner.as_ref()
+    }
+
+    /// Ends: takes no more requests and begins nothing; lets what runs go on for the configured grace and
+    /// then cancels it; stores what was received of the log.
+    pub async fn stop(self) {
+        // Nobody listening means that it has ended already.
+        let _ = self.stop.send(true);
+        let _ = self.scheduling.await;
+        let _ = self.serving.await;
+        let grace = positive(self.service.config.backups.grace);
+        let begun = Instant::now();
+        while self.service.running_count() > 0 {
+            if begun.elapsed() >= grace {
+                self.service.cancel_all();
+            }
+            sleep(END_POLL).await;
+        }
+        let _ = self.stop_log.send(true);
+        let _ = self.watching.await;
+        self.service
+            .audit_own("stop", "service", Outcome::Done, None);
+        tracing::info!(audit_head = %self.service.audit.head(), "ended");
+    }
+}

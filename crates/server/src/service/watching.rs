@@ -1,0 +1,216 @@
+//! Watching instances: which there are, whether their servers answer, what databases they have, what can be
+//! restored.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use everpoint_engine::instance_record::InstanceRecord;
+use everpoint_instance::{ServerFacts, SqlClient, connect_sql};
+use everpoint_repository::InstanceName;
+use jiff::Timestamp;
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep, timeout},
+};
+
+use super::{
+    Service,
+    observe::{self, Observed, Restorable, ServerVersion},
+    thread, told,
+};
+
+/// How often the repository is asked which instances there are.
+const INSTANCES_INTERVAL: Duration = Duration::from_secs(10);
+/// How often a server is asked for its databases, once the repository was looked at.
+const SERVER_INTERVAL: Duration = Duration::from_secs(5);
+/// How long a server may take to answer.
+const SERVER_PATIENCE: Duration = Duration::from_secs(30);
+/// How often what can be restored is looked at when nothing is told: an idle server's marks move it on.
+const REPOSITORY_INTERVAL: Duration = Duration::from_secs(60);
+/// The least time between two looks at what can be restored.
+const REPOSITORY_PAUSE: Duration = Duration::from_secs(1);
+
+impl Service {
+    /// Watches all instances until told to end, and ends with all that it began.
+    pub(super) async fn keep_watching(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+        let mut known = BTreeSet::new();
+        let mut tasks = Vec::new();
+        loop {
+            match self.repository.instances().await {
+                Ok(names) => {
+                    for name in names {
+                        if !known.contains(&name) && self.meet(&name).await {
+                            known.insert(name.clone());
+                            let (service, stop) = (self.clone(), stop.clone());
+                            let thread = format!("instance {name}");
+                            match thread::run(thread, move || service.watch(name, stop)) {
+                                Ok(task) => tasks.push(task),
+                                Err(error) => tracing::error!(%error, "cannot watch an instance"),
+                            }
+                        }
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(error = %crate::chain(&error), "the repository failed");
+                }
+            }
+            tokio::select! {
+                () = sleep(INSTANCES_INTERVAL) => {}
+                () = told(&mut stop) => break,
+            }
+        }
+        for ended in tasks {
+            // A thread that ended by itself has ended, too.
+            let _ = ended.await;
+        }
+    }
+
+    /// All that goes on for one instance, on a thread of its own.
+    async fn watch(self: Arc<Self>, name: InstanceName, stop: watch::Receiver<bool>) {
+        let stored = Arc::new(Notify::new());
+        tokio::join!(
+            self.keep_receiving(&name, &stored, stop.clone()),
+            self.watch_server(&name, stop.clone()),
+            self.watch_repository(&name, &stored, stop),
+        );
+    }
+
+    /// Takes up an instance.
+    async fn meet(&self, name: &InstanceName) -> bool {
+        let failed = |error: &dyn std::error::Error| {
+            tracing::error!(instance = %name, error = %crate::chain(error), "cannot be watched");
+            false
+        };
+        let described = self.repository.description::<InstanceRecord>(name).await;
+        let record = match described {
+            Ok((_, record)) => record,
+            Err(error) => return failed(&error),
+        };
+        let connection = match record.connection.parse() {
+            Ok(connection) => connection,
+            Err(error) => return failed(&error),
+        };
+        let schedule = match observe::schedule(&self.config.backups, name) {
+            Ok(schedule) => schedule,
+            Err(error) => return failed(&error),
+        };
+        self.set_instance(Observed {
+            name: name.clone(),
+            record,
+            connection,
+            schedule,
+            server: Err("it was not asked yet".to_owned()),
+            restorable: None,
+        });
+        true
+    }
+
+    async fn watch_server(&self, name: &InstanceName, mut stop: watch::Receiver<bool>) {
+        let mut session: Option<SqlClient> = None;
+        loop {
+            let asked = timeout(SERVER_PATIENCE, self.ask_server(name, &mut session)).await;
+            let server = asked.unwrap_or_else(|_| Err("it does not answer in time".to_owned()));
+            if server.is_err() {
+                session = None;
+            }
+            if self
+                .instance(name)
+                .is_some_and(|observed| observed.server != server)
+            {
+                match &server {
+                    Ok(version) => {
+                        tracing::info!(instance = %name, "PostgreSQL {} answers", version.0)
+                    }
+                    Err(error) => tracing::warn!(instance = %name, "not reachable: {error}"),
+                }
+                self.change_instance(name, |observed| observed.server = server);
+                self.wake_scheduler();
+            }
+            let known = self
+                .instance(name)
+                .is_some_and(|found| found.restorable.is_some());
+            let pause = match known {
+                true => SERVER_INTERVAL,
+                false => REPOSITORY_PAUSE,
+            };
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = told(&mut stop) => return,
+            }
+        }
+    }
+
+    async fn ask_server(
+        &self,
+        name: &InstanceName,
+        session: &mut Option<SqlClient>,
+    ) -> Result<ServerVersion, String> {
+        let observed = self.instance(name).ok_or("it is gone")?;
+        let open = match session.take().filter(|session| !session.is_closed()) {
+            Some(open) => open,
+            None => connect_sql(&observed.connection, observed.connection.database())
+                .await
+                .map_err(|error| crate::chain(&error))?,
+        };
+        let facts = ServerFacts::read(&open)
+            .await
+            .map_err(|error| crate::chain(&error))?;
+        if facts.system_identifier != observed.record.system_identifier {
+            return Err(format!(
+                "the server at this address is another cluster (system identifier {})",
+                facts.system_identifier
+            ));
+        }
+        if let Some(restorable) = &observed.restorable {
+            let now = Timestamp::now();
+            let seen = observe::databases(&open, now).await?;
+            self.catalog
+                .observe_databases(name, &seen, restorable.first_look, now)
+                .await
+                .map_err(|error| crate::chain(&error))?;
+        }
+        *session = Some(open);
+        let number = facts.version_num;
+        Ok(ServerVersion(format!(
+            "{}.{}",
+            number / 10_000,
+            number % 10_000
+        )))
+    }
+
+    async fn watch_repository(
+        &self,
+        name: &InstanceName,
+        stored: &Notify,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        loop {
+            let begun = Instant::now();
+            self.look_at_repository(name).await;
+            tokio::select! {
+                () = stored.notified() => {}
+                () = sleep(REPOSITORY_INTERVAL) => {}
+                () = told(&mut stop) => return,
+            }
+            sleep(REPOSITORY_PAUSE.saturating_sub(begun.elapsed())).await;
+        }
+    }
+
+    /// Finds out what can be restored now.
+    pub(super) async fn look_at_repository(&self, name: &InstanceName) {
+        match observe::restorable(&self.repository, name).await {
+            Ok(restorable) => {
+                self.change_instance(name, |observed| {
+                    let first_look = observed.restorable.as_ref().map(|known| known.first_look);
+                    observed.restorable = Some(Restorable {
+                        first_look: first_look.unwrap_or(restorable.first_look),
+                        ..restorable
+                    });
+                });
+                self.wake_scheduler();
+            }
+            Err(error) => {
+                tracing::error!(instance = %name, error = %crate::chain(&error), "the repository failed");
+            }
+        }
+    }
+}

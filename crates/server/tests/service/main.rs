@@ -1,0 +1,5 @@
+//! The service as a whole: who may do what, and what it does on real servers for real clients.
+
+mod authorization;
+mod live;
+mod support;
