@@ -7,6 +7,7 @@ use everpoint_engine::{
     database::{DatabasePlanError, choose::ChooseError},
     history::HistoryError,
     restore::{RestoreError, target::TargetError},
+    transplant::MoveError,
 };
 use everpoint_instance::lock::LockError;
 use everpoint_repository::{RepositoryError, keys::KeyError};
@@ -99,6 +100,9 @@ fn is_refusal(cause: &(dyn Error + 'static)) -> bool {
             RestoreError::Target(_) => true,
             _ => false,
         };
+    }
+    if let Some(error) = cause.downcast_ref::<MoveError>() {
+        return matches!(error, MoveError::Refused(_));
     }
     if let Some(error) = cause.downcast_ref::<DatabasePlanError>() {
         return match error {

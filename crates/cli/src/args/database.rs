@@ -3,7 +3,7 @@
 use std::{path::PathBuf, str::FromStr};
 
 use clap::Args;
-use everpoint_engine::database::choose::DropTime;
+use everpoint_engine::{database::choose::DropTime, transplant::name::DatabaseName as NewName};
 use everpoint_pgformat::Lsn;
 use everpoint_repository::InstanceName;
 
@@ -37,6 +37,8 @@ pub struct RestoreDatabase {
     pub timeline: Option<u32>,
     #[command(flatten)]
     pub purpose: Purpose,
+    #[command(flatten)]
+    pub into: Move,
     /// Where that server keeps its files [default: /var/lib/everpoint/scratch for root, else
     /// ~/.cache/everpoint/scratch]
     #[arg(long, env = "EVERPOINT_SCRATCH", value_name = "DIRECTORY")]
@@ -54,18 +56,50 @@ pub struct RestoreDatabase {
 
 /// The database is recovered in a server of its own, which is removed in the end.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
+#[group(required = true, multiple = true)]
 pub struct Purpose {
+    /// Put it into the running server under this name
+    #[arg(long, value_name = "NEWNAME", conflicts_with_all = ["inspect", "exec"])]
+    pub to: Option<NewName>,
     /// Say how that server is reached, and remove it when interrupted
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["exec", "dry_run"])]
     pub inspect: bool,
     /// Run a command of the shell there, with PGHOST, PGPORT, PGUSER, PGDATABASE and PGOPTIONS set, and
     /// remove the server when it ends
-    #[arg(long, value_name = "COMMAND")]
+    #[arg(long, value_name = "COMMAND", conflicts_with = "dry_run")]
     pub exec: Option<String>,
     /// Say what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// How the database gets into the running server.
+#[derive(Debug, Args)]
+pub struct Move {
+    /// Put it into this instance's server instead
+    #[arg(long, requires = "to", value_name = "TARGET")]
+    pub instance: Option<InstanceName>,
+    /// How that server is reached as a superuser, when the instance's role is none
+    #[arg(long, requires = "to", value_name = "CONNECTION")]
+    pub admin_connection: Option<String>,
+    /// Take the place of the living database of that name, which is kept as NAME_before_restore_TIME
+    #[arg(long, requires = "to")]
+    pub replace: bool,
+    /// End the sessions that are open in the living database
+    #[arg(long, requires = "replace")]
+    pub end_sessions: bool,
+    /// Create roles that are missing, without passwords and without the right to log in
+    #[arg(long, requires = "to")]
+    pub create_roles: bool,
+    /// Put everything into the default tablespace
+    #[arg(long, requires = "to")]
+    pub no_tablespaces: bool,
+    /// Wait for this replica, by its application name, even if it is not connected
+    #[arg(long = "replica", requires = "to", value_name = "NAME")]
+    pub replicas: Vec<String>,
+    /// How long to wait for replicas before going on without them [default: until they have it]
+    #[arg(long, requires = "to", value_parser = crate::time::duration, value_name = "TIME")]
+    pub replica_wait: Option<std::time::Duration>,
 }
 
 #[derive(Debug, Args)]

@@ -33,7 +33,10 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{processors, restore};
+use super::{
+    into::{self, Destination},
+    processors, restore,
+};
 use crate::{
     args::{
         Global, OneInstance, OutputFormat,
@@ -107,24 +110,45 @@ pub async fn restore(
     if !args.purpose.dry_run {
         database::sweep(&request.scratch).await?;
     }
+    let home = request.instance.clone();
     let plan = database::plan(repository, request).await?;
     print_plan(global.output, &plan)?;
+    let destination = into::destination(repository, &home, &args).await?;
+    if let Some(destination) = &destination {
+        destination
+            .check(plan.chosen.resolved.backup.version)
+            .await?;
+    }
     if args.purpose.dry_run {
         return Ok(Exit::Success);
+    }
+    if let Some(destination) = &destination {
+        destination.clear().await?;
     }
     let version = plan.chosen.resolved.backup.version;
     let binaries = PgBinaries::find(args.bin_directory.as_deref(), version)
         .await
         .map_err(|error| Refusal(format!("{error}. Nothing was restored")))?;
-    let command = args.purpose.exec.as_deref();
-    in_scratch(repository, &plan, command, &binaries, begun).await
+    let purpose = match (&destination, &args.purpose.exec) {
+        (Some(destination), _) => Use::Move(destination),
+        (None, Some(command)) => Use::Exec(command),
+        (None, None) => Use::Inspect,
+    };
+    in_scratch(repository, &plan, purpose, &binaries, begun).await
+}
+
+/// What a recovered database is for.
+enum Use<'a> {
+    Inspect,
+    Exec(&'a str),
+    Move(&'a Destination),
 }
 
 /// Recovers in a scratch server, which is gone in the end, whatever happens.
 async fn in_scratch(
     repository: &Repository,
     plan: &DatabasePlan,
-    command: Option<&str>,
+    purpose: Use<'_>,
     binaries: &PgBinaries,
     begun: Instant,
 ) -> anyhow::Result<Exit> {
@@ -135,14 +159,20 @@ async fn in_scratch(
     let server = recover(repository, plan, &scratch, binaries, &progress, begun).await;
     let used = match server {
         Err(error) => Err(error),
-        Ok(server) => match command {
-            None => {
+        Ok(server) => match purpose {
+            Use::Move(destination) => {
+                let jobs = request.jobs;
+                destination
+                    .fill(&server, scratch.path(), jobs, &progress, begun)
+                    .await
+            }
+            Use::Inspect => {
                 eprintln!("look at it with the line below; interrupt this command to remove it");
                 println!("{}", server.connection().to_text().as_str());
                 progress.cancelled().await;
                 Ok(Exit::Success)
             }
-            Some(command) => exec(command, &server, &progress).await,
+            Use::Exec(command) => exec(command, &server, &progress).await,
         },
     };
     interrupt.abort();

@@ -5,6 +5,7 @@ mod database;
 mod expire;
 mod init;
 mod instance;
+mod into;
 mod listing;
 mod log;
 mod restore;

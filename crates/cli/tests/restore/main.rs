@@ -11,6 +11,7 @@ mod dropped;
 mod filtered_log;
 mod history;
 mod interrupted;
+mod into_server;
 mod large;
 mod one_database;
 mod point_in_time;

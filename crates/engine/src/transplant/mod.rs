@@ -37,6 +37,7 @@ use std::{
 };
 
 use everpoint_instance::{ConnectionSpec, PgBinaries};
+use everpoint_pgformat::MajorVersion;
 
 pub use error::{MoveError, Side};
 pub use plan::MovePlan;
@@ -249,6 +250,31 @@ pub struct Moved {
     pub replicas: Seeded,
 }
 
+/// Looks at the target alone, for what speaks against any database of this name and version. What depends on the
+/// database is found by [`plan`], when there is a source.
+///
+/// # Errors
+/// As for [`plan`].
+pub async fn check_target(
+    target: &ConnectionSpec,
+    new_name: &DatabaseName,
+    existing: Existing,
+    sessions: OpenSessions,
+    source_version: MajorVersion,
+) -> Result<(), MoveError> {
+    let session = Server::new(Side::Target, target).connect_any().await?;
+    let target = TargetServer::read(&session, None, new_name.as_str()).await?;
+    let now = jiff::Timestamp::now();
+    Ok(plan::check_target(
+        new_name,
+        existing,
+        sessions,
+        source_version,
+        &target,
+        now,
+    )?)
+}
+
 /// Looks at both servers. Changes nothing on either.
 ///
 /// # Errors
@@ -264,7 +290,8 @@ pub async fn plan(mut request: MoveRequest) -> Result<MovePlan, MoveError> {
     let target = Server::new(Side::Target, &request.target)
         .connect_any()
         .await?;
-    let target = TargetServer::read(&target, &source.locale, request.new_name.as_str()).await?;
+    let target =
+        TargetServer::read(&target, Some(&source.locale), request.new_name.as_str()).await?;
     Ok(plan::make(
         request,
         source,

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::{
     Existing, Method, MissingRoles, MoveRequest, OpenSessions, TablespaceUse,
-    name::{OperationId, kept_name},
+    name::{DatabaseName, OperationId, kept_name},
     refusal::{Refusal, Refusals},
     source::{Locale, Properties, SourceDatabase},
     target::TargetServer,
@@ -59,8 +59,10 @@ pub(super) fn make(
 ) -> Result<MovePlan, Refusals> {
     let mut refusals = Vec::new();
     let mut remarks = source.remarks.clone();
-    refuse_server(&request.binaries, &source, target, &mut refusals);
-    let kept = refuse_name(&request, target, now, &mut refusals, &mut remarks);
+    refuse_server(source.version, target, &mut refusals);
+    refuse_programs(&request.binaries, &source, target, &mut refusals);
+    let wanted = (&request.new_name, request.existing, request.sessions);
+    let kept = refuse_name(wanted, target, now, &mut refusals, &mut remarks);
     let missing = |name: &&String| !target.roles.contains(name);
     let new_roles: Vec<String> = source.roles.iter().filter(missing).cloned().collect();
     if !new_roles.is_empty() && request.missing_roles == MissingRoles::Refuse {
@@ -109,12 +111,26 @@ pub(super) fn make(
     })
 }
 
-fn refuse_server(
-    binaries: &PgBinaries,
-    source: &SourceDatabase,
+/// What can be refused before there is a source.
+pub(super) fn check_target(
+    new_name: &DatabaseName,
+    existing: Existing,
+    sessions: OpenSessions,
+    source_version: MajorVersion,
     target: &TargetServer,
-    refusals: &mut Vec<Refusal>,
-) {
+    now: Timestamp,
+) -> Result<(), Refusals> {
+    let mut refusals = Vec::new();
+    refuse_server(source_version, target, &mut refusals);
+    let wanted = (new_name, existing, sessions);
+    refuse_name(wanted, target, now, &mut refusals, &mut Vec::new());
+    match refusals.is_empty() {
+        true => Ok(()),
+        false => Err(Refusals(refusals)),
+    }
+}
+
+fn refuse_server(source_version: MajorVersion, target: &TargetServer, refusals: &mut Vec<Refusal>) {
     if !target.superuser {
         refusals.push(Refusal::NoSuperuser {
             role: target.role.clone(),
@@ -123,12 +139,23 @@ fn refuse_server(
     if target.in_recovery {
         refusals.push(Refusal::Standby);
     }
-    if target.version < source.version {
+    if target.version < source_version {
         refusals.push(Refusal::OlderTarget {
             target: target.version,
-            source_version: source.version,
+            source_version,
         });
-    } else if !(source.version..=target.version).contains(&binaries.version()) {
+    }
+}
+
+fn refuse_programs(
+    binaries: &PgBinaries,
+    source: &SourceDatabase,
+    target: &TargetServer,
+    refusals: &mut Vec<Refusal>,
+) {
+    // A target that is too old is refused as such.
+    let fitting = source.version..=target.version.max(source.version);
+    if !fitting.contains(&binaries.version()) {
         refusals.push(Refusal::Programs {
             found: binaries.version(),
             at_least: source.version,
@@ -139,16 +166,16 @@ fn refuse_server(
 
 /// Returns the name that the living database is kept under.
 fn refuse_name(
-    request: &MoveRequest,
+    (new_name, existing, sessions): (&DatabaseName, Existing, OpenSessions),
     target: &TargetServer,
     now: Timestamp,
     refusals: &mut Vec<Refusal>,
     remarks: &mut Vec<String>,
 ) -> Option<String> {
-    let name = request.new_name.as_str();
+    let name = new_name.as_str();
     let exists = target.databases.iter().any(|database| database == name);
     let owned = || name.to_owned();
-    match (exists, request.existing) {
+    match (exists, existing) {
         (true, Existing::Refuse) => refusals.push(Refusal::NameTaken { name: owned() }),
         (false, Existing::Replace) => refusals.push(Refusal::NothingToReplace { name: owned() }),
         (false, Existing::Refuse) => {}
@@ -164,7 +191,7 @@ fn refuse_name(
                     gids: users.prepared.clone(),
                 });
             }
-            match request.sessions {
+            match sessions {
                 _ if users.sessions.is_empty() => {}
                 OpenSessions::Refuse => refusals.push(Refusal::OpenSessions {
                     name: owned(),

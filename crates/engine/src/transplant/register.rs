@@ -259,6 +259,17 @@ pub(super) async fn register(
     }
 }
 
+/// Whether it was registered. Names and rights come in one transaction, so the hidden name tells.
+pub(super) async fn is_done(
+    session: &Session,
+    registration: &Registration,
+) -> Result<bool, MoveError> {
+    let sql = "SELECT NOT EXISTS (SELECT FROM pg_database WHERE datname = $1)";
+    session
+        .value("look for the database", sql, &[&registration.hidden])
+        .await
+}
+
 /// One transaction. It is on disk, and where replication is synchronous also there, when this returns.
 async fn attempt(session: &Session, registration: &Registration) -> Result<Vec<String>, MoveError> {
     let mut lost = Vec::new();

@@ -69,12 +69,7 @@ pub async fn repair(
         }
         Some(registration) => {
             let session = server.connect_any().await?;
-            let sql = "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)";
-            // Names and rights came in one transaction: without the hidden name it is done.
-            if session
-                .value("look for the database", sql, &[&registration.hidden])
-                .await?
-            {
+            if !register::is_done(&session, &registration).await? {
                 register::register(&server, &registration, sessions, control).await?;
             }
             Repaired::Finished(registration.name)

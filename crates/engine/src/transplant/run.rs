@@ -156,8 +156,7 @@ async fn finish(
     if control.progress.is_cancelled() {
         return Err(MoveError::Cancelled);
     }
-    let sessions = plan.request.sessions;
-    for lost in register::register(target, &registration, sessions, control).await? {
+    for lost in registered(plan, target, control, &registration).await? {
         control.say(Event::NotTaken(lost));
     }
     control.say(Event::Step(Step::Registered));
@@ -178,6 +177,26 @@ async fn finish(
         rows,
         replicas,
     })
+}
+
+/// Registers. A session that breaks during the commit does not tell whether it came about; the server does.
+async fn registered(
+    plan: &MovePlan,
+    target: &Server,
+    control: &Control,
+    registration: &Registration,
+) -> Result<Vec<String>, MoveError> {
+    let sessions = plan.request.sessions;
+    match register::register(target, registration, sessions, control).await {
+        Err(MoveError::Lost { side, what, source }) => {
+            let session = target.connect_any().await?;
+            match register::is_done(&session, registration).await? {
+                true => Ok(Vec::new()),
+                false => Err(MoveError::Lost { side, what, source }),
+            }
+        }
+        other => other,
+    }
 }
 
 /// The sessions of a move while the hidden database is filled.

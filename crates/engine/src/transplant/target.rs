@@ -66,10 +66,10 @@ pub struct Users {
 }
 
 impl TargetServer {
-    /// Asks the target, for a database of this locale and name.
+    /// Asks the target, for a database of this name, and of this locale as far as it is known.
     pub(super) async fn read(
         session: &Session,
-        locale: &source::Locale,
+        locale: Option<&source::Locale>,
         name: &str,
     ) -> Result<Self, MoveError> {
         let state: Vec<(String, bool, bool)> = session
@@ -83,9 +83,9 @@ impl TargetServer {
             .await?;
         let (role, superuser, in_recovery) = state.into_iter().next().unwrap_or_default();
         let tablespaces = tablespaces(session).await?;
-        let (locale_fault, locale_version) = match superuser && !in_recovery {
-            true => try_locale(session, locale).await?,
-            false => (None, None),
+        let (locale_fault, locale_version) = match locale {
+            Some(locale) if superuser && !in_recovery => try_locale(session, locale).await?,
+            _ => (None, None),
         };
         Ok(Self {
             version: source::version(session).await?,
