@@ -28,4 +28,5 @@ lint: setup ## Check formatting, lints, licences and known vulnerabilities
 
 bench: setup ## Measure backup and restore
 	@$(CARGO) build --release
+	@$(CARGO) build --release -p everpoint-engine --example move_database
 	@scripts/bench.sh

@@ -11,6 +11,7 @@ from pathlib import Path
 import cluster
 import report
 from measure import Bench, directory_size, files
+from moving import Moving
 from server import Account, Server, programs
 from tools import Archiving, Everpoint, PgBackRest, PgBasebackup
 
@@ -21,7 +22,7 @@ SETTINGS = {
 FREE_BYTES = 25 << 30
 # ext4 does not use the inodes of deleted files again for this long, and looks for others slowly meanwhile.
 INODE_SECONDS = 40
-STEPS = ("full", "again", "restore", "differential", "database")
+STEPS = ("full", "again", "restore", "differential", "database", "move")
 TOOLS = ("everpoint", "pgbackrest", "pg_basebackup")
 
 
@@ -67,6 +68,7 @@ class Rounds:
             self.tools.append(PgBasebackup(bench, root, chosen.jobs))
         self.incremental = [tool for tool in self.tools if hasattr(tool, "restore")]
         self.results, self.changed, self.facts = {}, {}, {}
+        self.moving = Moving(bench, root, chosen.jobs) if "move" in chosen.steps else None
 
     def note(self, step, tool, took):
         self.results.setdefault(step, {}).setdefault(tool.name, []).append(took.as_dict())
@@ -82,6 +84,13 @@ class Rounds:
         say(f"round {number + 1} of {self.chosen.runs}")
         if self.clean():
             time.sleep(INODE_SECONDS)
+        if set(self.chosen.steps) - {"move"}:
+            self.backups(number)
+        if self.moving:
+            for tool in self.turn(self.moving.tools, number):
+                self.note("move", tool, self.moving.measure(tool))
+
+    def backups(self, number):
         for tool in self.turn(self.tools, number):
             tool.prepare()
             self.note("full", tool, tool.full())
@@ -197,6 +206,8 @@ def main():
         finally:
             stop_slots(server)
             rounds.clean()
+            if rounds.moving:
+                rounds.moving.clean()
     say(f"results are in {chosen.output} and {chosen.output.with_suffix('.json')}")
     print(chosen.output.read_text())
 

@@ -14,6 +14,7 @@ STEPS = {
     "one database": "one small database, from the command to the first query",
     "differential 1 %": "differential, about 1 % of the pages changed",
     "differential 10 %": "differential, about 11 % of the pages changed",
+    "move": "one database into another running server",
 }
 
 

@@ -68,6 +68,10 @@ pub enum Command {
     Restore(RestoreCommand),
     /// List backups
     Backups(OneInstance),
+    /// Tell what happened: drops, truncates, large transactions, and how to go back before them
+    Log(crate::history_args::Log),
+    /// Show for each database from when to when it can be restored
+    Window(crate::history_args::Window),
     /// List dropped databases, and up to where each can be restored
     Deleted(OneInstance),
     /// Show what can be restored, and what is amiss
@@ -272,6 +276,9 @@ pub struct TargetChoice {
     /// To a named restore point
     #[arg(long, value_name = "NAME")]
     pub restore_point: Option<String>,
+    /// To just before an event that everpoint log lists
+    #[arg(long, value_name = "EVENT")]
+    pub before: Option<everpoint_engine::history::event::EventId>,
     /// To the last moment that is stored (the default)
     #[arg(long)]
     pub latest: bool,

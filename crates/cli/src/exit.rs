@@ -5,7 +5,8 @@ use std::{error::Error, process::ExitCode};
 use everpoint_engine::{
     backup::BackupError,
     database::{DatabasePlanError, choose::ChooseError},
-    restore::RestoreError,
+    history::HistoryError,
+    restore::{RestoreError, target::TargetError},
 };
 use everpoint_instance::lock::LockError;
 use everpoint_repository::{RepositoryError, keys::KeyError};
@@ -77,6 +78,28 @@ fn is_refusal(cause: &(dyn Error + 'static)) -> bool {
             _ => false,
         };
     }
+    if let Some(error) = cause.downcast_ref::<HistoryError>() {
+        return match error {
+            HistoryError::Stream(_) => false,
+            HistoryError::Repository(error) => is_refusal(error),
+            HistoryError::NoLog { .. }
+            | HistoryError::UnknownTimeline { .. }
+            | HistoryError::UnknownEvent { .. }
+            | HistoryError::NoBackupBefore { .. }
+            | HistoryError::LogMissing { .. } => true,
+        };
+    }
+    if let Some(error) = cause.downcast_ref::<RestoreError>() {
+        return match error {
+            RestoreError::Refused(_) => true,
+            // A log or a repository that is damaged is no fault of the target.
+            RestoreError::Target(TargetError::Log(_)) => false,
+            RestoreError::Target(TargetError::Repository(error))
+            | RestoreError::Repository(error) => is_refusal(error),
+            RestoreError::Target(_) => true,
+            _ => false,
+        };
+    }
     if let Some(error) = cause.downcast_ref::<DatabasePlanError>() {
         return match error {
             DatabasePlanError::Choose(error) => is_refusal(error),
@@ -92,10 +115,6 @@ fn is_refusal(cause: &(dyn Error + 'static)) -> bool {
         };
     }
     cause.is::<Refusal>()
-        || matches!(
-            cause.downcast_ref::<RestoreError>(),
-            Some(RestoreError::Target(_) | RestoreError::Refused(_))
-        )
         || matches!(
             cause.downcast_ref::<LockError>(),
             Some(LockError::Held { .. } | LockError::Contended { .. })
@@ -115,6 +134,33 @@ pub fn print(error: &anyhow::Error) {
         if !shown.contains(&text) {
             eprintln!("  because: {text}");
             shown = text;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use everpoint_engine::restore::target::{Point, Target};
+    use everpoint_pgformat::Lsn;
+    use everpoint_repository::StoreError;
+
+    use super::*;
+
+    #[test]
+    fn unreachable_targets_are_refused_and_damage_on_the_way_to_them_is_a_failure() {
+        let latest = Point {
+            time: None,
+            lsn: Lsn::new(1),
+        };
+        let target = Target::Latest;
+        let too_late = TargetError::TooLate { target, latest };
+        let missing = StoreError::Missing {
+            path: "log".to_owned(),
+        };
+        let damaged = TargetError::Repository(RepositoryError::Store(missing));
+        for (error, code) in [(too_late, Exit::Refused), (damaged, Exit::Failed)] {
+            let error = anyhow::Error::from(RestoreError::from(error));
+            assert_eq!(code_of(&error), code, "{error}");
         }
     }
 }

@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod exit;
+mod history_args;
 mod output;
 mod progress;
 mod repository;

@@ -69,3 +69,44 @@ pub fn bytes(bytes: u64) -> String {
 pub fn time(time: Timestamp) -> String {
     time.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
 }
+
+/// The width that text for people keeps to.
+const WIDTH: usize = 80;
+
+/// Text broken into lines of at most 80 columns, each indented; a longer word has a line of its own.
+pub fn wrapped(text: &str, indent: usize) -> String {
+    let mut lines = String::new();
+    let mut line = String::new();
+    for word in text.split_whitespace() {
+        let len = line.chars().count() + 1 + word.chars().count();
+        if !line.is_empty() && indent + len > WIDTH {
+            lines.push_str(&format!("{:indent$}{line}\n", ""));
+            line.clear();
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    lines.push_str(&format!("{:indent$}{line}\n", ""));
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_broken_at_eighty_columns() {
+        let text = wrapped(&"word ".repeat(40), 4);
+        assert!(
+            text.lines()
+                .all(|line| line.len() <= 80 && line.starts_with("    word"))
+        );
+        assert_eq!(text.split_whitespace().count(), 40);
+        assert_eq!(
+            wrapped(&"x".repeat(90), 2),
+            format!("  {}\n", "x".repeat(90))
+        );
+    }
+}

@@ -14,6 +14,8 @@ use crate::{args::Global, exit::Refusal};
 
 const PASSPHRASE: &str = "EVERPOINT_PASSPHRASE";
 const RECOVERY_KEY: &str = "EVERPOINT_RECOVERY_KEY";
+const SECRET_HINT: &str = "Give --key-file FILE or set EVERPOINT_PASSPHRASE";
+const RECOVERY_HINT: &str = "Set EVERPOINT_RECOVERY_KEY";
 
 /// The store at the address that was given.
 pub fn store(global: &Global, missing: Missing) -> anyhow::Result<Store> {
@@ -31,13 +33,14 @@ pub async fn open(global: &Global) -> anyhow::Result<Repository> {
 
 fn secret(global: &Global) -> anyhow::Result<Secret> {
     if global.recovery_key {
-        let text = from_environment(RECOVERY_KEY).map_or_else(|| ask("Recovery key: "), Ok)?;
+        let text = from_environment(RECOVERY_KEY)
+            .map_or_else(|| ask("Recovery key: ", RECOVERY_HINT), Ok)?;
         return Ok(Secret::Recovery(RecoveryKey::parse(&text)?));
     }
     if let Some(path) = &global.key_file {
         return key_file(path);
     }
-    let text = from_environment(PASSPHRASE).map_or_else(|| ask("Passphrase: "), Ok)?;
+    let text = from_environment(PASSPHRASE).map_or_else(|| ask("Passphrase: ", SECRET_HINT), Ok)?;
     Ok(Secret::Passphrase(text))
 }
 
@@ -49,8 +52,8 @@ pub fn new_secret(global: &Global) -> anyhow::Result<Secret> {
     if let Some(text) = from_environment(PASSPHRASE) {
         return Ok(Secret::Passphrase(text));
     }
-    let text = ask("New passphrase (at least 12 characters): ")?;
-    if *ask("Once more: ")? != *text {
+    let text = ask("New passphrase (at least 12 characters): ", SECRET_HINT)?;
+    if *ask("Once more: ", SECRET_HINT)? != *text {
         return Err(Refusal("the passphrases differ; nothing was written".to_owned()).into());
     }
     Ok(Secret::Passphrase(text))
@@ -63,12 +66,10 @@ fn from_environment(name: &str) -> Option<Zeroizing<String>> {
         .map(Zeroizing::new)
 }
 
-fn ask(prompt: &str) -> anyhow::Result<Zeroizing<String>> {
-    let text = rpassword::prompt_password(prompt).map_err(|_| {
-        Refusal(format!(
-            "there is no terminal to ask on. Give --key-file FILE or set {PASSPHRASE}"
-        ))
-    })?;
+/// Asks on the terminal; where there is none, `hint` says what else serves.
+fn ask(prompt: &str, hint: &str) -> anyhow::Result<Zeroizing<String>> {
+    let text = rpassword::prompt_password(prompt)
+        .map_err(|_| Refusal(format!("there is no terminal to ask on. {hint}")))?;
     Ok(Zeroizing::new(text))
 }
 

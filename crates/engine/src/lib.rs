@@ -9,13 +9,16 @@
 )]
 
 pub mod backup;
+pub mod backup_files;
 pub mod database;
 pub mod expire;
 pub mod hex;
+pub mod history;
 pub mod instance_record;
 pub mod log;
 pub mod progress;
 pub mod restore;
 pub mod summary;
+pub mod transplant;
 pub mod verify;
 pub mod window;

@@ -34,6 +34,8 @@ pub enum LockKind {
     Writer,
     /// Receiving the instance's WAL.
     Receiver,
+    /// Moving a database into the instance; the name is the operation's.
+    Move,
 }
 
 /// A lock, held as long as its session lives.
@@ -104,6 +106,7 @@ impl LockKind {
         let kind = match self {
             Self::Writer => 1,
             Self::Receiver => 2,
+            Self::Move => 3,
         };
         i32::from_be_bytes([b'E', b'v', b'p', kind])
     }
@@ -114,6 +117,7 @@ impl std::fmt::Display for LockKind {
         f.write_str(match self {
             Self::Writer => "writer",
             Self::Receiver => "receiver",
+            Self::Move => "move",
         })
     }
 }

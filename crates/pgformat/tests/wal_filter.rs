@@ -183,7 +183,7 @@ mod tests {
             log.record(manager, info, 7, &OTHER.to_le_bytes().repeat(8));
         }
         let shared = Block::new([1664, 0, 1262], 0).with_data(&[1; 4]);
-        log.raw_record(10, 0x70, 0, &body(&[shared.clone()], &[1, 0]));
+        log.raw_record(10, 0x70, 0, &body(std::slice::from_ref(&shared), &[1, 0]));
         // Of several databases at once, and of an extension.
         let mixed = [
             shared,

@@ -12,12 +12,14 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)
 )]
 
+pub mod aligned;
 pub mod backup;
 pub mod document;
 pub mod frame;
 pub mod ids;
 pub mod keys;
 pub mod layout;
+pub mod local_upload;
 pub mod log;
 pub mod manifest;
 pub mod object;

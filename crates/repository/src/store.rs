@@ -4,6 +4,7 @@
 //! returned has reached the disk (files and their directories are synced).
 
 use std::{
+    io,
     ops::Range,
     path::PathBuf,
     sync::{
@@ -21,6 +22,8 @@ use object_store::{
     local::LocalFileSystem, path::Path,
 };
 use url::Url;
+
+use crate::local_upload::LocalUpload;
 
 /// Bytes at the most that [`Store::get`] takes into memory: manifests' tails, keys and documents are
 /// far smaller.
@@ -87,6 +90,16 @@ pub enum StoreError {
         path: String,
         /// Its size.
         size: u64,
+    },
+    /// A file of a store that is a directory; worth a retry when the cause is passing.
+    #[error("the repository could not {action} `{path}`")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// On which object.
+        path: String,
+        /// Why.
+        source: std::io::Error,
     },
     /// Anything else; worth a retry when the cause is passing.
     #[error("the repository could not {action} `{path}`")]
@@ -287,6 +300,14 @@ impl Store {
     /// # Errors
     /// When the store refuses.
     pub async fn upload(&self, path: &str) -> Result<Upload, StoreError> {
+        if let Some(root) = &self.local_root {
+            let target = root.join(path);
+            let begun = in_background("begin", path, move || LocalUpload::begin(target)).await?;
+            return Ok(Upload {
+                path: path.to_owned(),
+                means: Means::Local(Some(begun)),
+            });
+        }
         let upload = self
             .inner
             .put_multipart(&Path::from(path))
@@ -294,7 +315,7 @@ impl Store {
             .map_err(|source| failed("begin", path, source))?;
         Ok(Upload {
             path: path.to_owned(),
-            upload,
+            means: Means::Remote(upload),
         })
     }
 
@@ -348,7 +369,14 @@ pub enum Missing {
 #[derive(Debug)]
 pub struct Upload {
     path: String,
-    upload: Box<dyn MultipartUpload>,
+    means: Means,
+}
+
+#[derive(Debug)]
+enum Means {
+    /// A directory. It is gone once a part failed.
+    Local(Option<LocalUpload>),
+    Remote(Box<dyn MultipartUpload>),
 }
 
 impl Upload {
@@ -357,26 +385,79 @@ impl Upload {
     /// # Errors
     /// When the store fails; the upload is then of no more use.
     pub async fn part(&mut self, bytes: Bytes) -> Result<(), StoreError> {
-        let part = self.upload.put_part(PutPayload::from_bytes(bytes));
-        part.await
-            .map_err(|source| failed("write", &self.path, source))
+        match &mut self.means {
+            Means::Local(upload) => {
+                let Some(mut local) = upload.take() else {
+                    return Err(ended_early("write", &self.path));
+                };
+                let write = move || local.part(&bytes).map(|()| local);
+                *upload = Some(in_background("write", &self.path, write).await?);
+                Ok(())
+            }
+            Means::Remote(upload) => {
+                let part = upload.put_part(PutPayload::from_bytes(bytes));
+                part.await
+                    .map_err(|source| failed("write", &self.path, source))
+            }
+        }
     }
 
     /// Makes the object appear.
     ///
     /// # Errors
     /// When the store fails; the object is then not there.
-    pub async fn finish(mut self) -> Result<(), StoreError> {
-        match self.upload.complete().await {
-            Ok(_) => Ok(()),
-            Err(source) => Err(failed("finish", &self.path, source)),
+    pub async fn finish(self) -> Result<(), StoreError> {
+        match self.means {
+            Means::Local(Some(local)) => {
+                in_background("finish", &self.path, move || local.finish()).await
+            }
+            Means::Local(None) => Err(ended_early("finish", &self.path)),
+            Means::Remote(mut upload) => match upload.complete().await {
+                Ok(_) => Ok(()),
+                Err(source) => Err(failed("finish", &self.path, source)),
+            },
         }
     }
 
     /// Gives up; nothing appears.
-    pub async fn abort(mut self) {
-        // What cannot be taken back now is swept later.
-        let _ = self.upload.abort().await;
+    pub async fn abort(self) {
+        if let Means::Remote(mut upload) = self.means {
+            // What cannot be taken back now is swept later.
+            let _ = upload.abort().await;
+        }
+    }
+}
+
+/// Runs work on files in a thread that may wait for the disk.
+async fn in_background<T: Send + 'static>(
+    action: &'static str,
+    path: &str,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, StoreError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(source)) if source.kind() == io::ErrorKind::AlreadyExists => {
+            let path = path.to_owned();
+            Err(StoreError::Exists { path })
+        }
+        Ok(Err(source)) => {
+            let path = path.to_owned();
+            Err(StoreError::File {
+                action,
+                path,
+                source,
+            })
+        }
+        Err(_) => Err(ended_early(action, path)),
+    }
+}
+
+/// A part before failed, or the runtime ends.
+fn ended_early(action: &'static str, path: &str) -> StoreError {
+    StoreError::File {
+        action,
+        path: path.to_owned(),
+        source: io::Error::other("its writing was ended early"),
     }
 }
 

@@ -6,10 +6,12 @@ mod expire;
 mod init;
 mod instance;
 mod listing;
+mod log;
 mod restore;
 mod status;
 mod verify;
 mod wal;
+mod window;
 
 use everpoint_engine::instance_record::InstanceRecord;
 use everpoint_instance::ConnectionSpec;
@@ -51,6 +53,8 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
             database::list_deleted(&open(&global).await?, &global, &args).await
         }
         Command::Backups(args) => listing::backups(&open(&global).await?, &global, &args).await,
+        Command::Log(args) => log::run(&open(&global).await?, &global, &args).await,
+        Command::Window(args) => window::run(&open(&global).await?, &global, &args).await,
         Command::Status(args) => status::run(&open(&global).await?, &global, &args).await,
         Command::Verify(args) => verify::run(&open(&global).await?, &global, &args).await,
         Command::Expire(args) => expire::run(&open(&global).await?, &global, &args).await,

@@ -1,15 +1,16 @@
 //! `everpoint restore`.
 
-use std::time::Instant;
+use std::{fmt, time::Instant};
 
 use everpoint_engine::{
+    history,
     instance_record::InstanceRecord,
     progress::Progress,
     restore::{
         self, Durability, LogDelivery, RestorePlan, RestoreRequest,
         selection::Selection,
         start::StartPlan,
-        target::{Neighbour, Stop, Target},
+        target::{Neighbour, Stop, Target, to_timestamp},
         writer::Owner,
     },
 };
@@ -32,7 +33,12 @@ pub async fn instance(
     args: RestoreInstance,
 ) -> anyhow::Result<Exit> {
     repository.description::<InstanceRecord>(&args.name).await?;
-    let request = request(&args)?;
+    let mut request = request(&args)?;
+    if let Some(event) = args.target.before {
+        let before = history::before(repository, &args.name, event).await?;
+        request.target = Target::Lsn(before.lsn);
+        request.timeline = request.timeline.or(before.timeline);
+    }
     let plan = restore::plan(repository, request).await?;
     print_plan(global.output, &plan)?;
     if args.dry_run {
@@ -154,16 +160,39 @@ struct Shown {
     log_until: String,
     last_inside: Option<ShownNeighbour>,
     first_outside: Option<ShownNeighbour>,
+    clock_steps: Vec<ShownStep>,
+    dropped_databases: Vec<ShownDropped>,
     file_bytes: u64,
     log_bytes: u64,
     resumed: bool,
 }
 
 #[derive(Serialize)]
-struct ShownNeighbour {
+struct ShownStep {
+    lsn: String,
+    from: String,
+    to: String,
+}
+
+#[derive(Serialize)]
+struct ShownDropped {
+    database: Option<String>,
+    event: String,
+}
+
+/// The end of a transaction next to a target.
+#[derive(Serialize)]
+pub struct ShownNeighbour {
     transaction: u32,
     time: String,
     lsn: String,
+}
+
+impl fmt::Display for ShownNeighbour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (transaction, time, lsn) = (self.transaction, &self.time, &self.lsn);
+        write!(f, "transaction {transaction}, {time}, LSN {lsn}")
+    }
 }
 
 impl From<Neighbour> for ShownNeighbour {
@@ -189,6 +218,25 @@ fn print_plan(format: OutputFormat, plan: &RestorePlan) -> anyhow::Result<()> {
         log_until: resolved.log_until.to_string(),
         last_inside: resolved.last_inside.map(Into::into),
         first_outside: resolved.first_outside.map(Into::into),
+        clock_steps: resolved
+            .surroundings
+            .clock_steps
+            .iter()
+            .map(|step| ShownStep {
+                lsn: step.at.to_string(),
+                from: to_timestamp(step.from).to_string(),
+                to: to_timestamp(step.to).to_string(),
+            })
+            .collect(),
+        dropped_databases: resolved
+            .surroundings
+            .dropped
+            .iter()
+            .map(|dropped| ShownDropped {
+                database: dropped.name.clone(),
+                event: dropped.event.to_string(),
+            })
+            .collect(),
         file_bytes: plan.file_bytes.get(),
         log_bytes: plan.log_bytes.get(),
         resumed: plan.resumed,
@@ -216,14 +264,35 @@ fn text(plan: &RestorePlan, shown: &Shown) -> String {
         ("first outside", &shown.first_outside),
     ] {
         if let Some(found) = neighbour {
-            let (transaction, time, lsn) = (found.transaction, &found.time, &found.lsn);
-            text.push_str(&format!(
-                "\n  {name}  transaction {transaction}, {time}, LSN {lsn}"
-            ));
+            text.push_str(&format!("\n  {name}  {found}"));
         }
     }
+    text.push_str(&surroundings(plan, shown));
     if plan.resumed {
         text.push_str("\n  going on with a restore that was interrupted");
+    }
+    text
+}
+
+/// What a person who chose a time must be told besides.
+fn surroundings(plan: &RestorePlan, shown: &Shown) -> String {
+    let mut text = String::new();
+    for step in &shown.clock_steps {
+        text.push_str(&format!(
+            "\n  NOTE  the server's clock went back at LSN {}: from {} to {}. Times between the two \
+             came twice",
+            step.lsn, step.from, step.to
+        ));
+    }
+    for dropped in &shown.dropped_databases {
+        let name = dropped.database.as_deref().unwrap_or("of unknown name");
+        let command = format!(
+            "everpoint restore instance {} --to DIRECTORY --before {}",
+            plan.request.instance, dropped.event
+        );
+        text.push_str(&format!(
+            "\n  NOTE  the drop of database {name} began before that; to have it whole:\n        {command}"
+        ));
     }
     text
 }

@@ -124,7 +124,8 @@ fn a_short_passphrase_or_key_file_makes_no_repository() -> Result<()> {
 #[test]
 fn without_secret_and_terminal_the_error_says_how_to_give_one() -> Result<()> {
     let everpoint = Everpoint::new()?;
-    for arguments in [&["init"][..], &["instance", "list"], &["verify"]] {
+    let recovery = ["--recovery-key", "verify"];
+    for arguments in [&["init"][..], &["instance", "list"], &["verify"], &recovery] {
         // In a session of its own a program has no terminal, even where the test has one.
         let call = everpoint.bare_command(arguments);
         let mut command = Command::new("setsid");
@@ -145,7 +146,10 @@ fn without_secret_and_terminal_the_error_says_how_to_give_one() -> Result<()> {
         };
         command.env("EVERPOINT_REPOSITORY", everpoint.path(place));
         let failed = Finished::of(command)?.expect(3);
-        failed.says("--key-file").says("EVERPOINT_PASSPHRASE");
+        match arguments.contains(&"--recovery-key") {
+            true => failed.says("EVERPOINT_RECOVERY_KEY"),
+            false => failed.says("--key-file").says("EVERPOINT_PASSPHRASE"),
+        };
     }
     Ok(())
 }

@@ -33,8 +33,12 @@ fn server_pid(data: &Path) -> Option<Pid> {
     rustix::process::test_kill_process(pid).ok().map(|()| pid)
 }
 
-/// Whether the server on a data directory has ended its recovery.
+/// Whether the server on a data directory has ended its recovery. The control file alone does not tell: as it
+/// is laid down it is that of the origin, which was in production.
 async fn is_in_production(server: &Server, data: &Path) -> bool {
+    if data.join("recovery.signal").exists() {
+        return false;
+    }
     let control = server.run("pg_controldata", [data.as_os_str()]).await;
     control.is_ok_and(|control| control.contains("in production"))
 }
@@ -162,6 +166,10 @@ on_oldest_and_newest! {
             while server_pid(&to).is_none() && child.try_wait()?.is_none() {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
+            // Until recovery begins, the control file says what it said when the backup was taken.
+            while server_pid(&to).is_some() && is_in_production(&server, &to).await && child.try_wait()?.is_none() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
             tokio::time::sleep(Duration::from_millis(random(150))).await;
             if child.try_wait()?.is_some() {
                 break;
@@ -190,6 +198,44 @@ on_oldest_and_newest! {
         assert_same(&expected, &fingerprint(&restored).await?);
         check_integrity(&restored).await?;
         restored.stop(StopMode::Fast).await
+    }
+
+    async fn copy_that_promoted_itself_after_its_restore_was_killed_is_not_overwritten(server: Server) -> Result<()> {
+        let major = server.major();
+        let cluster = Cluster::builder(major).start().await?;
+        let everpoint = Everpoint::with(&cluster).await?;
+        everpoint.full().await?;
+        let place = Scratch::new()?;
+        let to = place.path().join("data");
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string();
+        let bin = server.bin().to_str().context("a path")?;
+        let socket = place.path().to_str().context("a path")?;
+        let start = ["--start", "--bin-directory", bin, "--port", &port, "--socket-directory", socket];
+        let arguments = everpoint.restore_arguments(&to, &start)?;
+        let mut child = quiet(&everpoint, &arguments).spawn()?;
+        while !to.join("everpoint.wal/end").exists() && child.try_wait()?.is_none() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // From here on the server needs nobody: it may promote itself while the restore does nothing.
+        let restore = child.id().and_then(|id| Pid::from_raw(id.cast_signed())).context("it ended")?;
+        kill_process(restore, Signal::STOP)?;
+        while !is_in_production(&server, &to).await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        child.kill().await?;
+        ensure!(to.join(MARKER).exists(), "the restore had ended");
+        stop_server(&to).await?;
+
+        let control = fs::read(to.join("global/pg_control"))?;
+        let ended = everpoint.run(&arguments).await?;
+        ensure!(ended.code == Some(REFUSED), "{ended:?}");
+        ensure!(ended.err.contains("has ended its recovery by itself"), "{ended:?}");
+        ensure!(fs::read(to.join("global/pg_control"))? == control, "it was touched");
+        // What the message says: without the marker it is a cluster like any other.
+        fs::remove_file(to.join(MARKER))?;
+        let mut kept = Cluster::adopt(&to, major).await?;
+        assert_same(&fingerprint(&cluster).await?, &fingerprint(&kept).await?);
+        kept.stop(StopMode::Fast).await
     }
 }
 

@@ -9,6 +9,7 @@ mod databases;
 mod differential;
 mod dropped;
 mod filtered_log;
+mod history;
 mod interrupted;
 mod large;
 mod one_database;

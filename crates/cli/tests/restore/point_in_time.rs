@@ -19,7 +19,7 @@ on_oldest_and_newest! {
         let everpoint = Everpoint::with(&cluster).await?;
         let before = cluster.moment().await?;
         let receiver = everpoint.receive()?;
-        let running = Workload::new("postgres").start(&cluster).await?;
+        let running = Workload::new("postgres").writers(8).start(&cluster).await?;
         running.wait_for_commits(50).await?;
         let full = everpoint.full().await?;
         running.wait_for_commits(100).await?;
@@ -30,7 +30,7 @@ on_oldest_and_newest! {
         let ledger = running.stop().await?;
         cluster.sql("postgres", point).await?;
         let at_point = cluster.moment().await?;
-        let running = Workload::new("postgres").resume(&cluster, ledger).await?;
+        let running = Workload::new("postgres").writers(8).resume(&cluster, ledger).await?;
         running.wait_for_commits(50).await?;
         everpoint.wait_until_stored(at_point).await?;
         let known = everpoint.latest().await?;
@@ -48,9 +48,16 @@ on_oldest_and_newest! {
         let possible: Vec<&Moment> = commits.iter().filter(after_full).collect();
         let random = usize::try_from(Timestamp::now().subsec_nanosecond())? % possible.len();
         let last = commits.last().expect("commits").time;
+        // An instant that is no commit's own, anywhere between backup and last commit.
+        let span = full.restorable_from.duration_until(last).as_micros();
+        let part = i128::from(Timestamp::now().subsec_nanosecond() / 1000) * span / 1_000_000;
+        let instant = full
+            .restorable_from
+            .checked_add(SignedDuration::from_micros(i64::try_from(part)?))?;
         let times = [
             ("amid the workload", middle.time),
             ("at a random commit", possible[random].time),
+            ("at a random instant", instant),
             ("when the log was known to be complete", known),
             ("at the very last commit", last),
             ("after the last commit", quiet.time),

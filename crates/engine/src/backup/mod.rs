@@ -60,8 +60,8 @@ use crate::{
 
 /// How long a backup waits for the log it needs to be stored, unless asked otherwise.
 pub const DEFAULT_LOG_WAIT: Duration = Duration::from_secs(600);
-/// How often it looks.
-const LOG_POLL: Duration = Duration::from_millis(200);
+/// How soon it looks again, at first and at last: a receiver that was asked answers within milliseconds.
+const LOG_POLLS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
 /// How often a running receiver is asked for a log backup.
 const CUT_REQUEST_INTERVAL: Duration = Duration::from_secs(1);
 /// Databases made up to so long before the base are compared in vain: file times lag behind the clock.
@@ -790,6 +790,7 @@ async fn wait_for_log(
 ) -> Result<(), BackupError> {
     let begun = Instant::now();
     let mut asked: Option<Instant> = None;
+    let mut pause = LOG_POLLS.0;
     loop {
         let index = repository.log_index(&plan.instance).await?;
         let from = index.complete_until(timeline, start);
@@ -834,7 +835,8 @@ async fn wait_for_log(
                 Err(error) => return Err(error.into()),
             }
         }
-        sleep(LOG_POLL).await;
+        sleep(pause).await;
+        pause = (pause * 2).min(LOG_POLLS.1);
     }
 }
 

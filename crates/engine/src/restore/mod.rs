@@ -4,7 +4,6 @@
 //! log that recovery needs is put in place, and recovery is told where to stop. A restore that was
 //! interrupted leaves a marker in the directory and goes on from what is right when run again.
 
-pub mod buffer;
 pub mod files;
 pub mod recovery;
 pub mod refusal;
@@ -12,6 +11,7 @@ pub mod replayable_log;
 pub mod selection;
 pub mod start;
 pub mod target;
+pub mod time_search;
 pub mod units;
 pub mod writer;
 
@@ -283,7 +283,7 @@ pub async fn plan_resolved(
             backup.tablespaces.iter().map(inside).collect()
         }
     };
-    let resumed = refusal::check_directory(&request.to, &marker)?;
+    let resumed = refusal::check_directory(&request.to, &marker, backup)?;
     for (oid, place) in &tablespaces {
         if let Some(place) = place
             && !(resumed && refusal::is_linked(&request.to, *oid, place))

@@ -6,7 +6,10 @@ use std::{
 };
 
 use everpoint_instance::data_directory::{is_running, space};
-use everpoint_pgformat::Oid;
+use everpoint_pgformat::{
+    Oid,
+    control::{ClusterState, ControlFile},
+};
 use everpoint_repository::backup::Backup;
 
 use super::{MARKER, Marker};
@@ -43,6 +46,14 @@ pub enum RefusalError {
         instance: String,
         /// Its end.
         log_until: String,
+    },
+    /// The copy there has ended its recovery and lives on its own.
+    #[error(
+        "{} holds a restored copy that has ended its recovery by itself; what was written to it since would be lost. To keep it, remove {}; to restore once more, give another directory", path.display(), path.join(MARKER).display()
+    )]
+    RanByItself {
+        /// The directory.
+        path: PathBuf,
     },
     /// No room.
     #[error(
@@ -181,8 +192,12 @@ fn is_taken(location: &Path) -> bool {
 /// Whether the directory can be restored into; true when an interrupted restore of the same is gone on with.
 ///
 /// # Errors
-/// When it holds anything else.
-pub fn check_directory(path: &Path, marker: &Marker) -> Result<bool, RefusalError> {
+/// When it holds anything else, or a copy that has ended its recovery.
+pub fn check_directory(
+    path: &Path,
+    marker: &Marker,
+    backup: &Backup,
+) -> Result<bool, RefusalError> {
     if !path.is_absolute() {
         return Err(RefusalError::NotAbsolute {
             path: path.to_owned(),
@@ -198,8 +213,8 @@ pub fn check_directory(path: &Path, marker: &Marker) -> Result<bool, RefusalErro
             let found: Option<Marker> = serde_json::from_slice(&bytes).ok();
             match found {
                 // A marker is written first and small: one that is cut was the first thing written.
-                None if bytes.len() < 16 => Ok(true),
-                Some(found) if found == *marker => Ok(true),
+                None if bytes.len() < 16 => check_unfinished(path, backup).map(|()| true),
+                Some(found) if found == *marker => check_unfinished(path, backup).map(|()| true),
                 Some(found) => Err(RefusalError::OtherRestore {
                     path: path.to_owned(),
                     backup: found.backup.to_string(),
@@ -213,6 +228,32 @@ pub fn check_directory(path: &Path, marker: &Marker) -> Result<bool, RefusalErro
             }
         }
         Err(_) => check_empty(path).map(|()| false),
+    }
+}
+
+/// Refuses an unfinished restore whose server had all log it needed when nobody waited for it any more: it
+/// promoted itself. The control file tells: until recovery ends, its state is that of the backup, as it was
+/// laid down, or one of an archive recovery (`StartupXLOG`, `src/backend/access/transam/xlog.c`).
+fn check_unfinished(path: &Path, backup: &Backup) -> Result<(), RefusalError> {
+    let control = path.join("global/pg_control");
+    let found = match std::fs::read(&control) {
+        Ok(found) => found,
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(look(&control)(source)),
+    };
+    let as_laid_down = crate::hex::encode(&found) == backup.control_file;
+    let recovering = |control: ControlFile| {
+        matches!(
+            control.state,
+            ClusterState::InArchiveRecovery | ClusterState::ShutDownInRecovery
+        )
+    };
+    // One that cannot be parsed was cut while it was laid down; no server starts with it.
+    match as_laid_down || ControlFile::parse(&found).map_or(true, recovering) {
+        true => Ok(()),
+        false => Err(RefusalError::RanByItself {
+            path: path.to_owned(),
+        }),
     }
 }
 

@@ -27,7 +27,9 @@ use everpoint_repository::{
 };
 use jiff::Timestamp;
 
+use super::time_search::{Surroundings, TimeSearch};
 use crate::{
+    history::stream::{StreamError, Stretch, SummaryStream},
     log::reader::LogReader,
     window::{self, complete_at},
 };
@@ -94,6 +96,8 @@ pub struct Resolved {
     pub last_inside: Option<Neighbour>,
     /// The first transaction outside, likewise.
     pub first_outside: Option<Neighbour>,
+    /// What else is to be known of the way there, where the log had to be searched.
+    pub surroundings: Surroundings,
 }
 
 /// A target cannot be reached. Nothing was fetched or written.
@@ -162,6 +166,9 @@ pub enum TargetError {
     /// The stored log cannot be decoded.
     #[error("the stored log is damaged")]
     Log(#[from] WalError),
+    /// The stored log cannot be summarised.
+    #[error(transparent)]
+    Summaries(#[from] StreamError),
     /// The repository.
     #[error(transparent)]
     Repository(#[from] RepositoryError),
@@ -317,6 +324,7 @@ impl Resolver<'_> {
             log_until,
             last_inside,
             first_outside,
+            surroundings: Surroundings::default(),
         }
     }
 
@@ -353,47 +361,40 @@ impl Resolver<'_> {
         };
         let until = self.index.complete_until(self.timeline, backup.start_lsn);
         let wanted = PgTimestamp::from_unix_microseconds(time.as_microsecond());
-        let version = backup.version;
-        let mut inside: Option<Neighbour> = None;
-        let mut outside: Option<(Neighbour, Lsn)> = None;
-        // The last end or preparation of a transaction: what follows it is not visible.
-        let mut last = None;
-        self.scan(backup, backup.start_lsn, until, |record| {
-            if record.resource_manager() != ResourceManager::TRANSACTION {
-                return Ok(true);
-            }
-            match TransactionRecord::parse(record, version) {
-                Ok(TransactionRecord::End(end)) => {
-                    let neighbour = Neighbour {
-                        transaction: end.transaction,
-                        time: to_timestamp(end.time),
-                        lsn: record.start(),
-                    };
-                    if end.time > wanted {
-                        outside = Some((neighbour, record.header().previous));
-                        return Ok(false);
-                    }
-                    inside = Some(neighbour);
-                }
-                Ok(TransactionRecord::Prepare(prepare)) if prepare.time <= wanted => {}
-                _ => return Ok(true),
-            }
-            last = Some((record.start(), record.end()));
-            Ok(true)
-        })
-        .await?;
-        let at_or_behind = |start: Lsn, end: Lsn| {
-            if end <= backup.stop_lsn {
-                Stop::AtConsistency
-            } else {
-                Stop::After(start)
-            }
+        let mut search = TimeSearch::new(wanted);
+        let mut summaries = SummaryStream::new(
+            self.repository,
+            &Stretch {
+                index: self.index,
+                timeline: self.timeline,
+                version: backup.version,
+                segment_size: backup.segment_size,
+                from: backup.start_lsn,
+                begin: Begin::AtRecord,
+                until,
+            },
+        )?;
+        while !search.is_over()
+            && let Some(summary) = summaries.next().await?
+        {
+            search.add(&summary);
+        }
+        let mut surroundings = search.surroundings(self.index.history(self.timeline));
+        let (inside, outside) = (search.inside(), search.outside());
+        let last = self.last_end(backup, until, wanted, &search).await?;
+        let (start, end) = last.unwrap_or((backup.start_lsn, backup.stop_lsn));
+        let stop = match end <= backup.stop_lsn {
+            true => Stop::AtConsistency,
+            false => Stop::After(start),
         };
-        if let Some((outside, _)) = outside {
-            let (start, end) = last.unwrap_or((backup.start_lsn, backup.stop_lsn));
-            let stop = at_or_behind(start, end);
-            let needed = end.max(backup.stop_lsn);
-            return Ok(self.resolved(backup, stop, needed, inside, Some(outside)));
+        surroundings.keep_before(end);
+        let needed = end.max(backup.stop_lsn);
+        let resolved = |outside| Resolved {
+            surroundings,
+            ..self.resolved(backup, stop, needed, inside, outside)
+        };
+        if outside.is_some() {
+            return Ok(resolved(outside));
         }
         // No later end of a transaction is stored: it must be known that there was none.
         let complete_at = complete_at(
@@ -407,9 +408,7 @@ impl Resolver<'_> {
         .await?;
         let known = complete_at.max(inside.map(|inside| inside.time));
         if known.is_some_and(|known| known >= time) {
-            let (start, end) = last.unwrap_or((backup.start_lsn, backup.stop_lsn));
-            let needed = end.max(backup.stop_lsn);
-            return Ok(self.resolved(backup, at_or_behind(start, end), needed, inside, None));
+            return Ok(resolved(None));
         }
         match self.unreachable(target, backup, until).await? {
             TargetError::TooLate { target, latest } => {
@@ -421,6 +420,43 @@ impl Resolver<'_> {
             }
             other => Err(other),
         }
+    }
+
+    /// The last end or preparation of a transaction that is inside: what follows it is not visible.
+    /// Preparations are in no summary, so the log between the two ends is searched for them.
+    async fn last_end(
+        &self,
+        backup: &Backup,
+        until: Lsn,
+        wanted: PgTimestamp,
+        search: &TimeSearch,
+    ) -> Result<Option<(Lsn, Lsn)>, TargetError> {
+        let mut last = search.inside_record();
+        let from = last.map_or(backup.start_lsn, |(start, _)| start);
+        let to = search.outside().map_or(until, |outside| outside.lsn);
+        let version = backup.version;
+        let scan = LogScan {
+            repository: self.repository,
+            index: self.index,
+            timeline: self.timeline,
+            version,
+            segment_size: backup.segment_size,
+        };
+        scan.run(from, until, Begin::AtRecord, |record| {
+            if record.start() >= to {
+                return Ok(false);
+            }
+            if record.resource_manager() == ResourceManager::TRANSACTION
+                && let Ok(TransactionRecord::Prepare(prepare)) =
+                    TransactionRecord::parse(record, version)
+                && prepare.time <= wanted
+            {
+                last = Some((record.start(), record.end()));
+            }
+            Ok(true)
+        })
+        .await?;
+        Ok(last)
     }
 
     /// The last restore point of a name: its record's start and end.

@@ -13,6 +13,7 @@ use bytes::BytesMut;
 use everpoint_pgformat::ids::BLOCK_SIZE;
 use everpoint_repository::{
     InstanceName, Repository, RepositoryError,
+    aligned::{ALIGNMENT, AlignedBuffer},
     backup::Pack,
     frame::{Codec, FrameDecoder, FrameError},
     keys::ObjectKey,
@@ -23,10 +24,7 @@ use everpoint_repository::{
 use rustix::fs::OFlags;
 use tokio::runtime::Handle;
 
-use super::{
-    buffer::{ALIGNMENT, AlignedBuffer},
-    units::{FileTask, Layer, RestoreUnit},
-};
+use super::units::{FileTask, Layer, RestoreUnit};
 use crate::progress::Progress;
 
 /// Stored frames that lie this close together in a pack are fetched by one request.

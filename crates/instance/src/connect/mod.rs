@@ -3,6 +3,7 @@
 mod channel_binding;
 mod endpoint;
 mod error;
+mod libpq;
 mod parameters;
 mod passfile;
 mod query;
@@ -16,6 +17,7 @@ mod verifier;
 
 pub use endpoint::Endpoint;
 pub use error::{ConnectError, ServerMessage};
+pub use libpq::LibpqConnection;
 pub use parameters::ParameterError;
 pub use query::QueryError;
 pub use settings::{
@@ -28,6 +30,6 @@ pub use tls::{TlsError, TlsMode, TlsNegotiation, TlsSettings};
 
 pub(crate) use error::Fields;
 pub(crate) use passfile::password_for;
-pub(crate) use sql::{NOTIFICATION_QUEUE, check_kind, connect, first_of};
+pub(crate) use sql::{Attempts, NOTIFICATION_QUEUE, check_kind, connect};
 pub(crate) use transport::Transport;
 pub(crate) use user::role;

@@ -199,6 +199,46 @@ impl ConnectionSpec {
         spec
     }
 
+    /// The same with more command-line options for the server process, such as `-c synchronous_commit=off`.
+    /// They hold against settings of the role and the database.
+    #[must_use]
+    pub fn with_options(&self, more: &str) -> Self {
+        let mut spec = self.clone();
+        let options = match self.options() {
+            Some(options) => format!("{options} {more}"),
+            None => more.to_owned(),
+        };
+        spec.parameters.set("options", &options);
+        spec
+    }
+
+    /// As `key=value` text for libpq, for one endpoint and without the password.
+    pub(super) fn libpq_text(&self, endpoint: &Endpoint, database: &str, user: &str) -> String {
+        let mut parameters = self.parameters.clone();
+        // Which of several servers will do was decided when the endpoint was found.
+        for name in ["host", "hostaddr", "target_session_attrs"] {
+            parameters.remove(name);
+        }
+        match endpoint {
+            Endpoint::Unix { directory, .. } => {
+                parameters.set("host", &directory.to_string_lossy());
+            }
+            Endpoint::Tcp { host, address, .. } => {
+                parameters.set("host", host);
+                if let Some(address) = address {
+                    parameters.set("hostaddr", &address.to_string());
+                }
+            }
+        }
+        parameters.set("port", &endpoint.port().to_string());
+        parameters.set("user", user);
+        parameters.set("dbname", database);
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = parameters.write(&mut text, |_| true);
+        text
+    }
+
     /// The same with another role, and without the password of the former.
     #[must_use]
     pub fn with_user(&self, user: &str) -> Self {
@@ -215,15 +255,6 @@ impl ConnectionSpec {
         let mut spec = self.clone();
         spec.password = Some(Zeroizing::new(password.to_owned()));
         spec
-    }
-
-    /// With command-line options for the server process, such as `-c search_path=`: they hold whatever the
-    /// database and the role are set to.
-    #[must_use]
-    pub fn with_options(&self, options: &str) -> Self {
-        let mut changed = self.clone();
-        changed.parameters.set("options", options);
-        changed
     }
 
     /// The same with another database for sessions without one of their own.

@@ -1,6 +1,7 @@
 //! SQL sessions.
 
 use std::{
+    collections::VecDeque,
     future::poll_fn,
     ops::{Deref, DerefMut},
 };
@@ -124,49 +125,81 @@ pub(crate) async fn connect(
     database: &str,
     notifications: Option<mpsc::Sender<Notification>>,
 ) -> Result<SqlClient, ConnectError> {
-    let (client, endpoint) = first_of(spec, async |endpoint, wanted| {
-        connect_to(spec, endpoint, database, wanted, notifications.clone()).await
-    })
-    .await?;
-    Ok(SqlClient {
-        client,
-        place: Place {
-            spec: spec.clone(),
-            endpoint,
-        },
-    })
-}
-
-/// Tries every endpoint until one will do.
-pub(crate) async fn first_of<T>(
-    spec: &ConnectionSpec,
-    mut attempt: impl AsyncFnMut(&Endpoint, WantedServer) -> Result<T, ConnectError>,
-) -> Result<(T, Endpoint), ConnectError> {
-    let rounds: &[WantedServer] = match spec.wanted_server() {
-        WantedServer::PreferStandby => &[WantedServer::Standby, WantedServer::Any],
-        WantedServer::Any => &[WantedServer::Any],
-        WantedServer::ReadWrite => &[WantedServer::ReadWrite],
-        WantedServer::ReadOnly => &[WantedServer::ReadOnly],
-        WantedServer::Primary => &[WantedServer::Primary],
-        WantedServer::Standby => &[WantedServer::Standby],
-    };
-    let mut failures = Vec::new();
-    for wanted in rounds {
-        failures.clear();
-        for endpoint in spec.endpoints() {
-            match attempt(endpoint, *wanted).await {
-                Ok(session) => return Ok((session, endpoint.clone())),
-                Err(error) => failures.push(error),
+    let mut attempts = Attempts::new(spec);
+    while let Some((endpoint, wanted)) = attempts.next() {
+        match connect_to(spec, &endpoint, database, wanted, notifications.clone()).await {
+            Ok(client) => {
+                return Ok(SqlClient {
+                    client,
+                    place: Place {
+                        spec: spec.clone(),
+                        endpoint,
+                    },
+                });
             }
+            Err(error) => attempts.failed(error),
         }
     }
-    match failures.pop() {
-        Some(only) if failures.is_empty() => Err(only),
-        Some(last) => {
-            failures.push(last);
-            Err(ConnectError::NoneOf { failures })
+    Err(attempts.into_error())
+}
+
+/// Which endpoint to try next, until one will do.
+pub(crate) struct Attempts {
+    left: VecDeque<(usize, Endpoint, WantedServer)>,
+    round: usize,
+    failures: Vec<ConnectError>,
+}
+
+impl Attempts {
+    pub(crate) fn new(spec: &ConnectionSpec) -> Self {
+        let rounds: &[WantedServer] = match spec.wanted_server() {
+            WantedServer::PreferStandby => &[WantedServer::Standby, WantedServer::Any],
+            WantedServer::Any => &[WantedServer::Any],
+            WantedServer::ReadWrite => &[WantedServer::ReadWrite],
+            WantedServer::ReadOnly => &[WantedServer::ReadOnly],
+            WantedServer::Primary => &[WantedServer::Primary],
+            WantedServer::Standby => &[WantedServer::Standby],
+        };
+        let mut left = VecDeque::new();
+        for (round, wanted) in rounds.iter().enumerate() {
+            let endpoints = spec.endpoints().iter().cloned();
+            left.extend(endpoints.map(|endpoint| (round, endpoint, *wanted)));
         }
-        None => Err(ConnectError::NoneOf { failures }),
+        Self {
+            left,
+            round: 0,
+            failures: Vec::new(),
+        }
+    }
+
+    /// The next endpoint, and what it has to be; `None` when all have been tried.
+    pub(crate) fn next(&mut self) -> Option<(Endpoint, WantedServer)> {
+        let (round, endpoint, wanted) = self.left.pop_front()?;
+        if round != self.round {
+            self.round = round;
+            self.failures.clear();
+        }
+        Some((endpoint, wanted))
+    }
+
+    pub(crate) fn failed(&mut self, error: ConnectError) {
+        self.failures.push(error);
+    }
+
+    /// Why none will do: what the last round found.
+    pub(crate) fn into_error(mut self) -> ConnectError {
+        match self.failures.pop() {
+            Some(only) if self.failures.is_empty() => only,
+            Some(last) => {
+                self.failures.push(last);
+                ConnectError::NoneOf {
+                    failures: self.failures,
+                }
+            }
+            None => ConnectError::NoneOf {
+                failures: self.failures,
+            },
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use super::{
     slot::{DropActive, SlotLifetime, SlotName, SlotPosition},
     stream::{StreamBegin, WalStream},
 };
-use crate::connect::{ConnectionSpec, Endpoint, first_of};
+use crate::connect::{Attempts, ConnectionSpec, Endpoint};
 
 /// A replication connection that takes commands.
 #[derive(Debug)]
@@ -75,10 +75,21 @@ impl ReplicationClient {
     /// # Errors
     /// [`ReplicationError::Connect`], [`ReplicationError::NotAllowed`].
     pub async fn connect(spec: &ConnectionSpec) -> Result<Self, ReplicationError> {
-        let attempt = first_of(spec, async |endpoint, wanted| {
-            log_in(spec, endpoint, wanted).await
-        });
-        let (session, endpoint) = attempt.await.map_err(|error| match error {
+        let mut attempts = Attempts::new(spec);
+        while let Some((endpoint, wanted)) = attempts.next() {
+            match log_in(spec, &endpoint, wanted).await {
+                Ok(session) => {
+                    return Ok(Self {
+                        framed: session.framed,
+                        endpoint,
+                        user: session.user,
+                        parameters: session.parameters,
+                    });
+                }
+                Err(error) => attempts.failed(error),
+            }
+        }
+        Err(match attempts.into_error() {
             crate::ConnectError::Refused { message, .. } if message.code() == "42501" => {
                 ReplicationError::NotAllowed {
                     user: spec.user().unwrap_or("CURRENT_USER").to_owned(),
@@ -86,12 +97,6 @@ impl ReplicationClient {
                 }
             }
             other => ReplicationError::Connect(other),
-        })?;
-        Ok(Self {
-            framed: session.framed,
-            endpoint,
-            user: session.user,
-            parameters: session.parameters,
         })
     }
 

@@ -175,11 +175,11 @@ impl<'a> NamespaceRow<'a> {
     pub fn name(&self) -> &'a [u8] {
         name_at(self.contents, NAME_OFFSET)
     }
+}
 
-    /// Whether it holds temporary relations.
-    pub fn is_temporary(&self) -> bool {
-        self.name().starts_with(b"pg_temp_") || self.name().starts_with(b"pg_toast_temp_")
-    }
+/// Whether a schema of this name holds temporary relations.
+pub fn is_temporary_namespace(name: &[u8]) -> bool {
+    name.starts_with(b"pg_temp_") || name.starts_with(b"pg_toast_temp_")
 }
 
 /// A column of type `name`.

@@ -63,8 +63,8 @@ const CATALOGS: [(u32, &str); 54] = [
     (826, "default privileges"),
 ];
 
-/// How many of the first catalogs a temporary table is written into.
-const OF_TABLES: u32 = 12;
+/// How many of the first catalogs a temporary table is written into; its schema is made with the first one.
+const OF_TABLES: u32 = 13;
 
 /// Some of the catalogs that define a database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use crate::{
     MajorVersion, Oid,
     catalog::{
         CLASS_CATALOG, FIRST_USER_OID, NAMESPACE_CATALOG, NamespaceRow, RelationRow,
-        TOAST_NAMESPACE,
+        TOAST_NAMESPACE, is_temporary_namespace,
     },
     relation::{GLOBAL_TABLESPACE, RelationId},
     wal::{heap::HeapRecord, record::Record, relation_map::RelationMapUpdate},
@@ -125,6 +125,9 @@ impl RelationRows {
         if catalog == NAMESPACE_CATALOG {
             let seen = seen.read(NamespaceRow::new)?;
             let (object, action) = namespace_change(seen)?;
+            if is_temporary(&object) {
+                return Some(RelationNews::Temporary);
+            }
             if let SchemaObject::Namespace { oid, name } = &object {
                 if self.namespaces.len() >= MAX_NAMESPACES {
                     self.namespaces.clear();
@@ -214,5 +217,9 @@ fn namespace_change(change: RowChange<NamespaceRow<'_>>) -> Option<(SchemaObject
         oid: row.oid(),
         name: row.name().to_vec(),
     };
-    (!row.is_temporary()).then_some((object, action))
+    Some((object, action))
+}
+
+fn is_temporary(object: &SchemaObject) -> bool {
+    matches!(object, SchemaObject::Namespace { name, .. } if is_temporary_namespace(name))
 }

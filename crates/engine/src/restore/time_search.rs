@@ -1,0 +1,126 @@
+//! The search for a time in summaries of log. Pure.
+
+use everpoint_pgformat::{
+    Lsn, PgTimestamp,
+    timeline::TimelineHistory,
+    wal_summary::{
+        WalSummary,
+        database_events::DatabaseEvents,
+        time_index::{StepBack, TransactionMark},
+    },
+};
+
+use super::target::{Neighbour, to_timestamp};
+use crate::history::{clock::ClockWatch, digest::shown, event::EventId};
+
+/// What is to be known of the way to a time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// Steps back of the server's clock of more than a second, between the backup and the target.
+    pub clock_steps: Vec<StepBack>,
+    /// Databases whose drop was begun between the backup and the target: they are not there, or half dropped.
+    pub dropped: Vec<DroppedBefore>,
+}
+
+/// A database that was dropped before the target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DroppedBefore {
+    /// Its name, when the log shows it.
+    pub name: Option<String>,
+    /// Its drop, before which a restore can go.
+    pub event: EventId,
+}
+
+impl Surroundings {
+    /// Leaves out what lies at or behind a position.
+    pub fn keep_before(&mut self, end: Lsn) {
+        self.clock_steps.retain(|step| step.at < end);
+        self.dropped.retain(|dropped| dropped.event.lsn < end);
+    }
+}
+
+/// The ends of transactions around a time, as summaries go by in the order of the log.
+#[derive(Debug)]
+pub struct TimeSearch {
+    wanted: PgTimestamp,
+    inside: Option<TransactionMark>,
+    outside: Option<TransactionMark>,
+    clock: ClockWatch,
+    clock_steps: Vec<StepBack>,
+    databases: DatabaseEvents,
+}
+
+impl TimeSearch {
+    /// For the first end of a transaction that is later than this.
+    pub fn new(wanted: PgTimestamp) -> Self {
+        Self {
+            wanted,
+            inside: None,
+            outside: None,
+            clock: ClockWatch::default(),
+            clock_steps: Vec::new(),
+            databases: DatabaseEvents::default(),
+        }
+    }
+
+    /// Adds the next summary.
+    pub fn add(&mut self, summary: &WalSummary) {
+        self.databases.absorb(summary.databases.clone());
+        for mark in summary.times.transactions() {
+            if self.is_over() {
+                return;
+            }
+            self.clock_steps.extend(self.clock.see(mark));
+            match mark.time > self.wanted {
+                true => self.outside = Some(*mark),
+                false => self.inside = Some(*mark),
+            }
+        }
+    }
+
+    /// Whether the first end outside was found.
+    pub fn is_over(&self) -> bool {
+        self.outside.is_some()
+    }
+
+    /// The last end inside.
+    pub fn inside(&self) -> Option<Neighbour> {
+        self.inside.as_ref().map(neighbour)
+    }
+
+    /// Its record's start and end.
+    pub fn inside_record(&self) -> Option<(Lsn, Lsn)> {
+        self.inside.map(|mark| (mark.start, mark.end))
+    }
+
+    /// The first end outside.
+    pub fn outside(&self) -> Option<Neighbour> {
+        self.outside.as_ref().map(neighbour)
+    }
+
+    /// What was seen besides.
+    pub fn surroundings(&self, history: TimelineHistory) -> Surroundings {
+        let dropped = self.databases.dropped().into_iter();
+        Surroundings {
+            clock_steps: self.clock_steps.clone(),
+            dropped: dropped
+                .map(|drop| DroppedBefore {
+                    name: drop.name.as_deref().map(shown),
+                    event: EventId {
+                        timeline: history.timeline_at(drop.undo),
+                        lsn: drop.undo,
+                    },
+                })
+                .collect(),
+        }
+    }
+}
+
+/// A transaction's end as a neighbour of a target.
+pub fn neighbour(mark: &TransactionMark) -> Neighbour {
+    Neighbour {
+        transaction: mark.transaction,
+        time: to_timestamp(mark.time),
+        lsn: mark.start,
+    }
+}

@@ -1,0 +1,313 @@
+//! The plan of a move: what is done under which names, and what is to be known before.
+
+use std::fmt;
+
+use everpoint_instance::PgBinaries;
+use everpoint_pgformat::{ByteCount, MajorVersion};
+use jiff::Timestamp;
+
+use super::{
+    Existing, Method, MissingRoles, MoveRequest, OpenSessions, TablespaceUse,
+    name::{OperationId, kept_name},
+    refusal::{Refusal, Refusals},
+    source::{Locale, Properties, SourceDatabase},
+    target::TargetServer,
+};
+
+/// A target needs more than the tables: log of what is written, and files of sorts for indexes. With less than so
+/// many times the database's size it is said.
+const COMFORTABLE_ROOM: u64 = 2;
+
+/// What a move does.
+#[derive(Clone, Debug)]
+pub struct MovePlan {
+    /// What was asked for.
+    pub request: MoveRequest,
+    /// The name until everything is checked.
+    pub hidden: String,
+    /// What the living database is renamed to.
+    pub kept: Option<String>,
+    /// Encoding and locale, and the tablespace, which is the target's.
+    pub locale: Locale,
+    /// What is given together with the name.
+    pub properties: Properties,
+    /// Roles to be created.
+    pub new_roles: Vec<String>,
+    /// The source's version.
+    pub source_version: MajorVersion,
+    /// The target's version.
+    pub target_version: MajorVersion,
+    /// About how large it is.
+    pub size: ByteCount,
+    /// What is to be known before.
+    pub remarks: Vec<String>,
+}
+
+impl MovePlan {
+    /// The operation.
+    pub fn operation(&self) -> OperationId {
+        self.request.operation
+    }
+}
+
+/// Makes the plan, or says everything that speaks against it.
+pub(super) fn make(
+    request: MoveRequest,
+    source: SourceDatabase,
+    target: &TargetServer,
+    now: Timestamp,
+) -> Result<MovePlan, Refusals> {
+    let mut refusals = Vec::new();
+    let mut remarks = source.remarks.clone();
+    refuse_server(&request.binaries, &source, target, &mut refusals);
+    let kept = refuse_name(&request, target, now, &mut refusals, &mut remarks);
+    let missing = |name: &&String| !target.roles.contains(name);
+    let new_roles: Vec<String> = source.roles.iter().filter(missing).cloned().collect();
+    if !new_roles.is_empty() && request.missing_roles == MissingRoles::Refuse {
+        refusals.push(Refusal::MissingRoles {
+            roles: new_roles.clone(),
+        });
+    }
+    judge_extensions(&source, target, &mut refusals, &mut remarks);
+    let locale = place(&request, &source, target, &mut refusals, &mut remarks);
+    let mut properties = source.properties;
+    properties.settings.retain(|setting| {
+        let known = setting.name.contains('.')
+            || target.settings.contains(&setting.name.to_ascii_lowercase());
+        if !known {
+            remarks.push(format!(
+                "the target knows no setting `{}`: it is left out",
+                setting.name
+            ));
+        }
+        known
+    });
+    for replica in target
+        .replicas
+        .iter()
+        .filter(|replica| replica.replayed.is_none())
+    {
+        remarks.push(format!(
+            "nobody streams from slot `{}`: it is waited for only when it is named as a replica",
+            replica.name
+        ));
+    }
+    if !refusals.is_empty() {
+        return Err(Refusals(refusals));
+    }
+    Ok(MovePlan {
+        hidden: request.operation.hidden_name(),
+        kept,
+        locale,
+        properties,
+        new_roles,
+        source_version: source.version,
+        target_version: target.version,
+        size: source.size,
+        remarks,
+        request,
+    })
+}
+
+fn refuse_server(
+    binaries: &PgBinaries,
+    source: &SourceDatabase,
+    target: &TargetServer,
+    refusals: &mut Vec<Refusal>,
+) {
+    if !target.superuser {
+        refusals.push(Refusal::NoSuperuser {
+            role: target.role.clone(),
+        });
+    }
+    if target.in_recovery {
+        refusals.push(Refusal::Standby);
+    }
+    if target.version < source.version {
+        refusals.push(Refusal::OlderTarget {
+            target: target.version,
+            source_version: source.version,
+        });
+    } else if !(source.version..=target.version).contains(&binaries.version()) {
+        refusals.push(Refusal::Programs {
+            found: binaries.version(),
+            at_least: source.version,
+            at_most: target.version,
+        });
+    }
+}
+
+/// Returns the name that the living database is kept under.
+fn refuse_name(
+    request: &MoveRequest,
+    target: &TargetServer,
+    now: Timestamp,
+    refusals: &mut Vec<Refusal>,
+    remarks: &mut Vec<String>,
+) -> Option<String> {
+    let name = request.new_name.as_str();
+    let exists = target.databases.iter().any(|database| database == name);
+    let owned = || name.to_owned();
+    match (exists, request.existing) {
+        (true, Existing::Refuse) => refusals.push(Refusal::NameTaken { name: owned() }),
+        (false, Existing::Replace) => refusals.push(Refusal::NothingToReplace { name: owned() }),
+        (false, Existing::Refuse) => {}
+        (true, Existing::Replace) => {
+            let kept = kept_name(name, now);
+            if target.databases.contains(&kept) {
+                refusals.push(Refusal::NameTaken { name: kept.clone() });
+            }
+            let users = &target.users;
+            if !users.prepared.is_empty() {
+                refusals.push(Refusal::PreparedTransactions {
+                    name: owned(),
+                    gids: users.prepared.clone(),
+                });
+            }
+            match request.sessions {
+                _ if users.sessions.is_empty() => {}
+                OpenSessions::Refuse => refusals.push(Refusal::OpenSessions {
+                    name: owned(),
+                    sessions: users.sessions.clone(),
+                }),
+                OpenSessions::End => {
+                    remarks.push(format!(
+                        "sessions will be ended: {}",
+                        users.sessions.join("; ")
+                    ));
+                }
+            }
+            for (what, bound) in [
+                ("logical slots", &users.slots),
+                ("subscriptions", &users.subscriptions),
+            ] {
+                if !bound.is_empty() {
+                    remarks.push(format!("{what} stay with `{kept}`: {}", bound.join(", ")));
+                }
+            }
+            return Some(kept);
+        }
+    }
+    None
+}
+
+fn judge_extensions(
+    source: &SourceDatabase,
+    target: &TargetServer,
+    refusals: &mut Vec<Refusal>,
+    remarks: &mut Vec<String>,
+) {
+    let mut missing = Vec::new();
+    for (name, version) in &source.extensions {
+        match target
+            .extensions
+            .get(name)
+            .and_then(|versions| versions.first())
+        {
+            None => missing.push(format!("{name} {version}")),
+            Some(made) if made != version => remarks.push(format!(
+                "extension `{name}` is of version {version} and will be of the target's, {made}"
+            )),
+            Some(_) => {}
+        }
+    }
+    if !missing.is_empty() {
+        refusals.push(Refusal::MissingExtensions {
+            extensions: missing,
+        });
+    }
+}
+
+/// Where in the target it goes, and how it is made there.
+fn place(
+    request: &MoveRequest,
+    source: &SourceDatabase,
+    target: &TargetServer,
+    refusals: &mut Vec<Refusal>,
+    remarks: &mut Vec<String>,
+) -> Locale {
+    let mut locale = source.locale.clone();
+    match request.tablespaces {
+        TablespaceUse::Default => "pg_default".clone_into(&mut locale.tablespace),
+        TablespaceUse::AsItWas => {
+            let wanted = source.tablespaces.iter().chain([&source.locale.tablespace]);
+            let missing = wanted.filter(|name| !target.tablespaces.contains_key(*name));
+            let missing: Vec<String> = missing.cloned().collect();
+            if !missing.is_empty() {
+                refusals.push(Refusal::MissingTablespaces {
+                    tablespaces: missing,
+                });
+            }
+        }
+    }
+    if let Some(fault) = &target.locale_fault {
+        refusals.push(Refusal::Locale {
+            fault: fault.clone(),
+        });
+    }
+    if let (Some(had), Some(has)) = (&source.locale.version, &target.locale_version)
+        && had != has
+    {
+        remarks.push(format!(
+            "text was sorted by version {had} of the locale's data, and will be by version {has}: indexes are built \
+             anew, and partitions by ranges of text may refuse rows"
+        ));
+    }
+    if let Some(available) = target.room.get(&locale.tablespace) {
+        if available.get() < source.size.get() {
+            refusals.push(Refusal::NoRoom {
+                tablespace: locale.tablespace.clone(),
+                available: *available,
+                needed: source.size,
+            });
+        } else if available.get() < source.size.get().saturating_mul(COMFORTABLE_ROOM) {
+            remarks.push(format!(
+                "tablespace {} has room for {available} bytes only, and log and sorts need some besides",
+                locale.tablespace
+            ));
+        }
+    }
+    locale
+}
+
+impl fmt::Display for MovePlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let request = &self.request;
+        writeln!(
+            f,
+            "move `{}` ({} bytes, PostgreSQL {}) to `{}` (PostgreSQL {})",
+            request.source_database,
+            self.size,
+            self.source_version,
+            request.new_name,
+            self.target_version
+        )?;
+        writeln!(f, "  filled as   {}", self.hidden)?;
+        let locale = &self.locale;
+        write!(f, "  made with   {}, {}", locale.encoding, locale.provider)?;
+        match &locale.locale {
+            Some(name) => write!(f, " {name}")?,
+            None => write!(f, " {}/{}", locale.collate, locale.ctype)?,
+        }
+        writeln!(f, ", tablespace {}", locale.tablespace)?;
+        writeln!(
+            f,
+            "  method      {}, {} at a time",
+            match request.method {
+                Method::Copy => "copy",
+            },
+            request.jobs
+        )?;
+        if !self.new_roles.is_empty() {
+            writeln!(f, "  new roles   {}", self.new_roles.join(", "))?;
+        }
+        writeln!(f, "  given to    {}", self.properties.owner)?;
+        if let Some(kept) = &self.kept {
+            writeln!(f, "  replaces    `{}`, kept as `{kept}`", request.new_name)?;
+        }
+        for remark in &self.remarks {
+            writeln!(f, "  note: {remark}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,153 @@
+//! What speaks against a move, found before anything is begun.
+
+use std::fmt;
+
+use everpoint_pgformat::{ByteCount, MajorVersion};
+
+/// One thing that speaks against a move, with what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The name has a database.
+    #[error("database `{name}` exists. Choose another name, or let it be replaced: --replace")]
+    NameTaken {
+        /// The name.
+        name: String,
+    },
+    /// There is nothing to be replaced.
+    #[error("there is no database `{name}` to be replaced. Leave out --replace")]
+    NothingToReplace {
+        /// The name.
+        name: String,
+    },
+    /// The role's rights do not suffice.
+    #[error(
+        "role `{role}` of the target is no superuser, and things can be given to their owners, extensions made and \
+         settings kept by a superuser alone. Name a connection of one: --admin-connection"
+    )]
+    NoSuperuser {
+        /// The role.
+        role: String,
+    },
+    /// A standby takes no databases.
+    #[error("the target is a standby. Name the connection of its primary")]
+    Standby,
+    /// Databases do not go back to an older version.
+    #[error(
+        "the target runs PostgreSQL {target}, older than the {source_version} of the database. Choose a target of \
+         version {source_version} or later"
+    )]
+    OlderTarget {
+        /// The target's version.
+        target: MajorVersion,
+        /// The source's.
+        source_version: MajorVersion,
+    },
+    /// The programs do not fit the servers.
+    #[error(
+        "pg_dump {found} does not fit: it must be of version {at_least} to {at_most}. Install postgresql-client-{at_most}, \
+         or name its directory: --bin-directory"
+    )]
+    Programs {
+        /// The programs' version.
+        found: MajorVersion,
+        /// The source's version.
+        at_least: MajorVersion,
+        /// The target's version.
+        at_most: MajorVersion,
+    },
+    /// Owners or grantees are missing.
+    #[error(
+        "the target lacks roles that own or may use things in the database: {}. Create them, or let them be created \
+         without passwords and without the right to log in: --create-roles",
+        .roles.join(", ")
+    )]
+    MissingRoles {
+        /// Their names.
+        roles: Vec<String>,
+    },
+    /// Extensions are not installed.
+    #[error(
+        "the target's installation lacks files of extensions: {}. Install the packages they come from",
+        .extensions.join(", ")
+    )]
+    MissingExtensions {
+        /// Names and versions.
+        extensions: Vec<String>,
+    },
+    /// Tablespaces are not there.
+    #[error(
+        "the target lacks tablespaces: {}. Create them, or let everything go to pg_default: --no-tablespaces",
+        .tablespaces.join(", ")
+    )]
+    MissingTablespaces {
+        /// Their names.
+        tablespaces: Vec<String>,
+    },
+    /// The locale is not there.
+    #[error(
+        "the target's machine cannot sort and classify text as the database does ({fault}). Install the locale, or \
+         choose a target that has it"
+    )]
+    Locale {
+        /// What PostgreSQL says.
+        fault: String,
+    },
+    /// No room.
+    #[error(
+        "tablespace {tablespace} of the target has room for {available} bytes, and the database takes about {needed}. \
+         Free space there"
+    )]
+    NoRoom {
+        /// The tablespace.
+        tablespace: String,
+        /// What there is.
+        available: ByteCount,
+        /// What is needed.
+        needed: ByteCount,
+    },
+    /// Sessions are open in the database to be replaced.
+    #[error(
+        "database `{name}` is in use by {}. End these sessions, or let them be ended: --end-sessions",
+        .sessions.join("; ")
+    )]
+    OpenSessions {
+        /// The database.
+        name: String,
+        /// The sessions.
+        sessions: Vec<String>,
+    },
+    /// Prepared transactions are open in the database to be replaced.
+    #[error(
+        "database `{name}` has prepared transactions, and cannot be renamed until they end: {}. In that database: \
+         COMMIT PREPARED or ROLLBACK PREPARED",
+        .gids.join(", ")
+    )]
+    PreparedTransactions {
+        /// The database.
+        name: String,
+        /// Their names.
+        gids: Vec<String>,
+    },
+    /// A condition of the files method does not hold.
+    #[error("{reason}. Leave out --method files")]
+    NotByFiles {
+        /// Which.
+        reason: String,
+    },
+}
+
+/// Everything that speaks against a move. Nothing was begun.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Refusals(pub Vec<Refusal>);
+
+impl fmt::Display for Refusals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for refusal in &self.0 {
+            write!(f, "{separator}{refusal}")?;
+            separator = "\n";
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,420 @@
+//! Carrying a plan out.
+
+use std::{
+    collections::VecDeque,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+use everpoint_instance::{InstanceLock, lock::LockKind};
+use futures_util::future::try_join_all;
+
+use super::{
+    Control, Event, Existing, MoveError, MovePlan, MoveState, Moved, Side, Step, TablespaceUse,
+    check, create, journal, objects,
+    register::{self, Registration},
+    replicas,
+    schema::{self, Section},
+    server::{Server, Session},
+    stream,
+    tables::{self, Piece},
+};
+
+/// Ends what a source may be filled with that has no snapshot: definitions are read by `pg_dump` with it too.
+const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+/// What rows as text depend on, alike on both servers.
+const TEXT: &str = "SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; SET extra_float_digits = 1; \
+    SET bytea_output = 'hex'; SET xmloption = content; SET row_security = off; SET synchronize_seqscans = off";
+
+/// The journal of an operation in its directory.
+pub(super) fn journal_path(work_directory: &Path) -> PathBuf {
+    work_directory.join("move.json")
+}
+
+fn archive_path(work_directory: &Path) -> PathBuf {
+    work_directory.join("definitions.pgdump")
+}
+
+/// Does what the plan says. Cancelled or failed before the database has its name, it leaves nothing behind.
+///
+/// # Errors
+/// See [`MoveError`].
+pub async fn execute(plan: &MovePlan, control: &Control) -> Result<Moved, MoveError> {
+    let target = Server::new(Side::Target, &plan.request.target);
+    let lock = take_lock(&target, plan).await?;
+    let path = journal_path(&plan.request.work_directory);
+    journal::write(
+        &path,
+        &journal::Record::Filling {
+            operation: plan.operation(),
+        },
+    )?;
+    control.say(Event::Step(Step::Journalled));
+    let built = tokio::select! {
+        built = build(plan, &target, control) => built,
+        () = control.progress.cancelled() => Err(MoveError::Cancelled),
+    };
+    let result = match built {
+        Ok((rows, seeded)) => finish(plan, &target, control, rows, seeded).await,
+        Err(error) => Err(error),
+    };
+    let result = match result {
+        Ok(moved) => journal::remove(&path).map(|()| moved),
+        Err(error) => Err(undo(plan, &target, error).await),
+    };
+    lock.give_up().await;
+    result
+}
+
+/// Moves run beside others, on whatever thread is free.
+const _: () = {
+    const fn is_send<T: Send>(_: &T) {}
+    #[expect(dead_code, reason = "compiling it is the check")]
+    fn check(plan: &MovePlan, control: &Control) {
+        is_send(&execute(plan, control));
+    }
+};
+
+/// A later start sees by the lock whether the operation still runs.
+pub(super) async fn take_lock(target: &Server, plan: &MovePlan) -> Result<InstanceLock, MoveError> {
+    let session = target.connect_any().await?;
+    let name = plan.operation().to_string();
+    Ok(InstanceLock::try_acquire(session.client, LockKind::Move, &name).await?)
+}
+
+async fn undo(plan: &MovePlan, target: &Server, error: MoveError) -> MoveError {
+    let operation = plan.operation();
+    let removed = create::remove(target, operation)
+        .await
+        .and_then(|()| journal::remove(&journal_path(&plan.request.work_directory)));
+    let _ = std::fs::remove_file(archive_path(&plan.request.work_directory));
+    match removed {
+        Ok(()) => error,
+        Err(source) => MoveError::Left {
+            error: Box::new(error),
+            left: operation.hidden_name(),
+            source: Box::new(source),
+        },
+    }
+}
+
+/// Everything before the name: may be dropped at any point.
+async fn build(
+    plan: &MovePlan,
+    target: &Server,
+    control: &Control,
+) -> Result<(u64, replicas::Seeded), MoveError> {
+    let moving = Moving::begin(plan, target, control).await?;
+    let rows = moving.fill().await?;
+    control.say(Event::State(MoveState::Checking));
+    control.progress.phase("checking", 0);
+    let filled = moving.working.connect(&plan.hidden).await?;
+    check::compare(&moving.source, &filled).await?;
+    drop(filled);
+    let _ = std::fs::remove_file(archive_path(&plan.request.work_directory));
+    control.say(Event::State(MoveState::SeedingReplicas));
+    control.progress.phase("seeding replicas", 0);
+    let seeded = seed(plan, target, control).await?;
+    Ok((rows, seeded))
+}
+
+async fn seed(
+    plan: &MovePlan,
+    target: &Server,
+    control: &Control,
+) -> Result<replicas::Seeded, MoveError> {
+    let session = target.connect_any().await?;
+    let request = &plan.request;
+    replicas::seed(
+        target,
+        &session,
+        &request.replicas,
+        request.replica_policy,
+        control,
+    )
+    .await
+}
+
+/// The name, and what follows it.
+async fn finish(
+    plan: &MovePlan,
+    target: &Server,
+    control: &Control,
+    rows: u64,
+    seeded: replicas::Seeded,
+) -> Result<Moved, MoveError> {
+    control.say(Event::State(MoveState::Registering));
+    control.progress.phase("registering", 0);
+    let registration = Registration::of(plan);
+    let path = journal_path(&plan.request.work_directory);
+    let record = journal::Record::Registering {
+        registration: Box::new(registration.clone()),
+    };
+    journal::write(&path, &record)?;
+    control.say(Event::Step(Step::ReadyToRegister));
+    // The last moment.
+    if control.progress.is_cancelled() {
+        return Err(MoveError::Cancelled);
+    }
+    let sessions = plan.request.sessions;
+    for lost in register::register(target, &registration, sessions, control).await? {
+        control.say(Event::NotTaken(lost));
+    }
+    control.say(Event::Step(Step::Registered));
+    // The rename itself; replicas that were gone on without are not waited for again.
+    let replicas = match seeded.behind.is_empty() && !seeded.replayed.is_empty() {
+        true => tokio::select! {
+            seeded = seed(plan, target, control) => seeded.unwrap_or_default(),
+            () = control.progress.cancelled() => seeded,
+        },
+        false => seeded,
+    };
+    control.say(Event::State(MoveState::Online));
+    Ok(Moved {
+        name: registration.name,
+        kept: registration
+            .kept
+            .filter(|_| plan.request.existing == Existing::Replace),
+        rows,
+        replicas,
+    })
+}
+
+/// The sessions of a move while the hidden database is filled.
+struct Moving<'a> {
+    plan: &'a MovePlan,
+    control: &'a Control,
+    from: Server,
+    /// The target, for sessions that fill.
+    working: Server,
+    /// Holds the snapshot.
+    source: Session,
+    snapshot: String,
+}
+
+impl<'a> Moving<'a> {
+    async fn begin(
+        plan: &'a MovePlan,
+        target: &Server,
+        control: &'a Control,
+    ) -> Result<Self, MoveError> {
+        control.say(Event::State(MoveState::Moving));
+        control.progress.phase("moving", 0);
+        let from = Server::new(Side::Source, &plan.request.source);
+        let mut working = target.filling(plan.target_version);
+        // By this name a cancelled move's sessions are found and ended.
+        working.spec = working.spec.with_application_name(&plan.hidden);
+        let source = from.connect(&plan.request.source_database).await?;
+        prepare(&source, plan).await?;
+        source.run("begin a snapshot", SNAPSHOT).await?;
+        let snapshot = source
+            .value("export a snapshot", "SELECT pg_export_snapshot()", &[])
+            .await?;
+        Ok(Self {
+            plan,
+            control,
+            from,
+            working,
+            source,
+            snapshot,
+        })
+    }
+
+    /// Fills the hidden database. Returns how many rows were copied.
+    async fn fill(&self) -> Result<u64, MoveError> {
+        let plan = self.plan;
+        let jobs = plan.request.jobs.max(1);
+        let binaries = &plan.request.binaries;
+        let archive = archive_path(&plan.request.work_directory);
+        let hidden = &plan.hidden;
+        let from = self
+            .from
+            .libpq(&self.source, &plan.request.source_database)?;
+        // Definitions are read while the database is made.
+        let (pieces, first, (), sources) = tokio::try_join!(
+            self.pieces(),
+            self.create(),
+            schema::dump(binaries, &from, &self.snapshot, &archive, &[]),
+            self.source_sessions(jobs),
+        )?;
+        self.control.say(Event::Step(Step::Created));
+        let to = self.working.libpq(&first, hidden)?;
+        let more = self.restore_options();
+        let (targets, ()) = tokio::try_join!(
+            self.target_sessions(first, jobs),
+            schema::restore(binaries, &to, &archive, Section::PreData, 1, &more),
+        )?;
+        self.control.say(Event::Step(Step::PreData));
+        let total = pieces.iter().map(|piece| piece.bytes).sum();
+        self.control.progress.phase("moving", total);
+        let filler = self.working.connect(hidden).await?;
+        let others = async {
+            objects::move_large_objects(&self.source, &filler).await?;
+            objects::move_sequences(&self.source, &filler).await
+        };
+        let (rows, ()) = tokio::try_join!(self.copy(&sources, &targets, pieces), others)?;
+        drop(sources);
+        self.control.say(Event::Step(Step::Rows));
+        self.control.progress.phase("building indexes", 0);
+        schema::restore(binaries, &to, &archive, Section::PostData, jobs, &more).await?;
+        objects::refresh_views(&self.source, &filler).await?;
+        self.control.progress.phase("gathering statistics", 0);
+        analyze(&targets, &filler).await?;
+        self.control.say(Event::Step(Step::PostData));
+        Ok(rows)
+    }
+
+    async fn pieces(&self) -> Result<VecDeque<Piece>, MoveError> {
+        let plan = self.plan;
+        let tables = tables::list(&self.source, plan.target_version, plan.source_version).await?;
+        Ok(tables::cut(tables, plan.request.jobs).into())
+    }
+
+    /// Makes roles and the hidden database. Returns a first session in it.
+    async fn create(&self) -> Result<Session, MoveError> {
+        let plan = self.plan;
+        let session = self.working.connect_any().await?;
+        create::create_roles(&session, plan).await?;
+        create::create(&session, plan).await?;
+        let first = self.working.connect(&plan.hidden).await?;
+        // What every new database has and this one's owner has dropped.
+        let what = "compare new databases";
+        for (kind, sql) in [
+            (
+                "SCHEMA public",
+                "SELECT count(*) FROM pg_namespace WHERE nspname = 'public'",
+            ),
+            (
+                "EXTENSION plpgsql",
+                "SELECT count(*) FROM pg_extension WHERE extname = 'plpgsql'",
+            ),
+        ] {
+            if self.source_count(sql).await? == 0 {
+                first.run(what, &format!("DROP {kind}")).await?;
+            }
+        }
+        prepare(&first, plan).await?;
+        Ok(first)
+    }
+
+    async fn source_count(&self, sql: &str) -> Result<i64, MoveError> {
+        self.source.value("compare new databases", sql, &[]).await
+    }
+
+    async fn source_sessions(&self, jobs: usize) -> Result<Vec<Session>, MoveError> {
+        let open: Vec<_> = (0..jobs).map(|_| self.source_session()).collect();
+        try_join_all(open).await
+    }
+
+    /// A session that sees what `pg_dump` sees.
+    async fn source_session(&self) -> Result<Session, MoveError> {
+        let session = self
+            .from
+            .connect(&self.plan.request.source_database)
+            .await?;
+        prepare(&session, self.plan).await?;
+        let sql = format!("{SNAPSHOT}; SET TRANSACTION SNAPSHOT '{}'", self.snapshot);
+        session.run("take the snapshot over", &sql).await?;
+        Ok(session)
+    }
+
+    async fn target_sessions(
+        &self,
+        first: Session,
+        jobs: usize,
+    ) -> Result<Vec<Session>, MoveError> {
+        let open: Vec<_> = (1..jobs).map(|_| self.target_session()).collect();
+        let mut sessions = try_join_all(open).await?;
+        sessions.push(first);
+        Ok(sessions)
+    }
+
+    async fn target_session(&self) -> Result<Session, MoveError> {
+        let session = self.working.connect(&self.plan.hidden).await?;
+        prepare(&session, self.plan).await?;
+        Ok(session)
+    }
+
+    fn restore_options(&self) -> Vec<String> {
+        match self.plan.request.tablespaces {
+            TablespaceUse::AsItWas => Vec::new(),
+            TablespaceUse::Default => vec!["--no-tablespaces".to_owned()],
+        }
+    }
+
+    /// Every pair of sessions takes the next piece when it is done with one.
+    async fn copy(
+        &self,
+        sources: &[Session],
+        targets: &[Session],
+        pieces: VecDeque<Piece>,
+    ) -> Result<u64, MoveError> {
+        let pieces = Queue::new(pieces);
+        let mut streams = Vec::new();
+        for (source, target) in sources.iter().zip(targets) {
+            streams.push(self.stream(source, target, &pieces));
+        }
+        Ok(try_join_all(streams).await?.into_iter().sum())
+    }
+
+    async fn stream(
+        &self,
+        source: &Session,
+        target: &Session,
+        pieces: &Queue<Piece>,
+    ) -> Result<u64, MoveError> {
+        let mut rows = 0;
+        while let Some(piece) = pieces.next() {
+            rows += stream::copy(source, target, &piece, &self.control.progress).await?;
+        }
+        Ok(rows)
+    }
+}
+
+/// Work that whoever is free takes the next of.
+struct Queue<T>(Mutex<VecDeque<T>>);
+
+impl<T> Queue<T> {
+    fn new(items: impl Into<VecDeque<T>>) -> Self {
+        Self(Mutex::new(items.into()))
+    }
+
+    fn next(&self) -> Option<T> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop_front()
+    }
+}
+
+/// Sets what rows depend on. The encoding is the database's own on both sides, so nothing is converted.
+async fn prepare(session: &Session, plan: &MovePlan) -> Result<(), MoveError> {
+    let encoding = everpoint_instance::grant::quote_literal(&plan.locale.encoding);
+    session
+        .run(
+            "prepare a session",
+            &format!("{TEXT}; SET client_encoding = {encoding}"),
+        )
+        .await
+}
+
+async fn analyze(targets: &[Session], filler: &Session) -> Result<(), MoveError> {
+    let tables: Vec<String> = filler
+        .column("list tables to be analyzed", objects::ANALYZED, &[])
+        .await?;
+    let tables = Queue::new(tables);
+    let mut work = Vec::new();
+    for session in targets {
+        work.push(analyze_next(session, &tables));
+    }
+    try_join_all(work).await.map(drop)
+}
+
+async fn analyze_next(session: &Session, tables: &Queue<String>) -> Result<(), MoveError> {
+    while let Some(table) = tables.next() {
+        session
+            .run("gather statistics", &format!("ANALYZE {table}"))
+            .await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,102 @@
+//! Definitions, carried by PostgreSQL's own `pg_dump` and `pg_restore`.
+
+use std::{path::Path, process::Stdio};
+
+use everpoint_instance::{PgBinaries, connect::LibpqConnection, process::Account};
+
+use super::error::MoveError;
+
+/// Of what a program said, so many lines at its end are told.
+const TOLD_LINES: usize = 8;
+
+/// A part of an archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Section {
+    /// What has to be there before rows come.
+    PreData,
+    /// Indexes, constraints, triggers, rules, policies, publications and the like.
+    PostData,
+}
+
+/// Writes the definitions, as a snapshot sees them, to an archive.
+pub(super) async fn dump(
+    binaries: &PgBinaries,
+    source: &LibpqConnection,
+    snapshot: &str,
+    archive: &Path,
+    more: &[String],
+) -> Result<(), MoveError> {
+    let mut arguments = vec![
+        "--format=custom".to_owned(),
+        "--compress=0".to_owned(),
+        "--schema-only".to_owned(),
+        "--no-sync".to_owned(),
+        format!("--snapshot={snapshot}"),
+        format!("--file={}", archive.display()),
+    ];
+    arguments.extend_from_slice(more);
+    run(binaries, "pg_dump", source, &arguments).await
+}
+
+/// Makes a section of an archive in a database. Stops at the first error.
+pub(super) async fn restore(
+    binaries: &PgBinaries,
+    target: &LibpqConnection,
+    archive: &Path,
+    section: Section,
+    jobs: usize,
+    more: &[String],
+) -> Result<(), MoveError> {
+    let mut arguments = vec!["--exit-on-error".to_owned()];
+    match section {
+        Section::PreData => arguments.push("--section=pre-data".to_owned()),
+        Section::PostData => {
+            arguments.push("--section=post-data".to_owned());
+            arguments.push(format!("--jobs={jobs}"));
+        }
+    }
+    arguments.extend_from_slice(more);
+    arguments.push(archive.display().to_string());
+    run(binaries, "pg_restore", target, &arguments).await
+}
+
+async fn run(
+    binaries: &PgBinaries,
+    program: &'static str,
+    connection: &LibpqConnection,
+    arguments: &[String],
+) -> Result<(), MoveError> {
+    let mut command = binaries.command(program, Account::Own)?;
+    connection.apply(&mut command);
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    let output = command
+        .spawn()
+        .map_err(|source| MoveError::Run { program, source })?;
+    let output = output
+        .wait_with_output()
+        .await
+        .map_err(|source| MoveError::Run { program, source })?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() {
+        if !said.trim().is_empty() {
+            tracing::debug!(program, "{}", said.trim());
+        }
+        return Ok(());
+    }
+    let lines: Vec<&str> = said
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
+    let tail = lines
+        .get(lines.len().saturating_sub(TOLD_LINES)..)
+        .unwrap_or_default();
+    Err(MoveError::Program {
+        program,
+        said: tail.join("; "),
+    })
+}

@@ -1,0 +1,200 @@
+//! What the target server has and lacks for the database that is to come.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use everpoint_instance::data_directory;
+use everpoint_pgformat::{ByteCount, MajorVersion};
+
+use super::{error::MoveError, replicas::Replica, server::Session, source};
+
+const WHAT: &str = "describe the target server";
+
+const SESSIONS: &str = "SELECT format('%s %s (%s%s)', backend_type, pid, coalesce(usename, '-'), \
+        CASE WHEN application_name <> '' THEN ', ' || application_name ELSE '' END) \
+    FROM pg_stat_activity WHERE datname = $1 AND backend_type <> 'autovacuum worker' ORDER BY pid";
+const PREPARED: &str = "SELECT gid FROM pg_prepared_xacts WHERE database = $1 ORDER BY gid";
+const SLOTS: &str =
+    "SELECT slot_name::text FROM pg_replication_slots WHERE database = $1 ORDER BY 1";
+/// Of the columns of pg_subscription that everybody may read.
+const SUBSCRIPTIONS: &str = "SELECT subname::text FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid \
+    WHERE datname = $1 ORDER BY 1";
+
+/// The facts about the target.
+#[derive(Clone, Debug)]
+pub struct TargetServer {
+    /// Its major version.
+    pub version: MajorVersion,
+    /// The role that we are.
+    pub role: String,
+    /// Whether that role is a superuser.
+    pub superuser: bool,
+    /// Whether it is a standby.
+    pub in_recovery: bool,
+    /// Its databases.
+    pub databases: Vec<String>,
+    /// Its roles.
+    pub roles: Vec<String>,
+    /// Its tablespaces, and where they lie.
+    pub tablespaces: BTreeMap<String, PathBuf>,
+    /// Names of settings it knows.
+    pub settings: Vec<String>,
+    /// Versions of extensions that can be made, the one made unless told otherwise first.
+    pub extensions: BTreeMap<String, Vec<String>>,
+    /// Room where its data directory and tablespaces lie, as far as they are on this machine.
+    pub room: BTreeMap<String, ByteCount>,
+    /// Why the database's locale cannot be had there, if it cannot.
+    pub locale_fault: Option<String>,
+    /// The version of the locale's data there.
+    pub locale_version: Option<String>,
+    /// What uses the living database of the wanted name.
+    pub users: Users,
+    /// Standbys that replay its log.
+    pub replicas: Vec<Replica>,
+}
+
+/// What is bound to a living database.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Users {
+    /// Sessions, as a person reads them.
+    pub sessions: Vec<String>,
+    /// Names of prepared transactions.
+    pub prepared: Vec<String>,
+    /// Logical replication slots.
+    pub slots: Vec<String>,
+    /// Subscriptions.
+    pub subscriptions: Vec<String>,
+}
+
+impl TargetServer {
+    /// Asks the target, for a database of this locale and name.
+    pub(super) async fn read(
+        session: &Session,
+        locale: &source::Locale,
+        name: &str,
+    ) -> Result<Self, MoveError> {
+        let state: Vec<(String, bool, bool)> = session
+            .all(
+                WHAT,
+                "SELECT current_user::text, (SELECT rolsuper FROM pg_roles WHERE rolname = current_user), \
+                    pg_is_in_recovery()",
+                &[],
+                |row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)),
+            )
+            .await?;
+        let (role, superuser, in_recovery) = state.into_iter().next().unwrap_or_default();
+        let tablespaces = tablespaces(session).await?;
+        let (locale_fault, locale_version) = match superuser && !in_recovery {
+            true => try_locale(session, locale).await?,
+            false => (None, None),
+        };
+        Ok(Self {
+            version: source::version(session).await?,
+            role,
+            superuser,
+            in_recovery,
+            databases: session
+                .column(WHAT, "SELECT datname::text FROM pg_database", &[])
+                .await?,
+            roles: session
+                .column(WHAT, "SELECT rolname::text FROM pg_roles", &[])
+                .await?,
+            room: room(&tablespaces),
+            tablespaces,
+            settings: session
+                .column(WHAT, "SELECT lower(name) FROM pg_settings", &[])
+                .await?,
+            extensions: extensions(session).await?,
+            locale_fault,
+            locale_version,
+            users: Users::read(session, name).await?,
+            replicas: super::replicas::read(session).await?,
+        })
+    }
+}
+
+impl Users {
+    /// What is bound to a database of the target.
+    pub(super) async fn read(session: &Session, database: &str) -> Result<Self, MoveError> {
+        Ok(Self {
+            sessions: session.column(WHAT, SESSIONS, &[&database]).await?,
+            prepared: session.column(WHAT, PREPARED, &[&database]).await?,
+            slots: session.column(WHAT, SLOTS, &[&database]).await?,
+            subscriptions: session.column(WHAT, SUBSCRIPTIONS, &[&database]).await?,
+        })
+    }
+}
+
+async fn tablespaces(session: &Session) -> Result<BTreeMap<String, PathBuf>, MoveError> {
+    let sql = "SELECT spcname::text, coalesce(nullif(pg_tablespace_location(oid), ''), \
+            CASE WHEN pg_has_role('pg_read_all_settings', 'USAGE') THEN current_setting('data_directory') END, '') \
+        FROM pg_tablespace WHERE spcname <> 'pg_global'";
+    let rows = session
+        .all(WHAT, sql, &[], |row| {
+            Ok((row.try_get(0)?, row.try_get::<_, String>(1)?.into()))
+        })
+        .await?;
+    Ok(rows.into_iter().collect())
+}
+
+/// Room is known where the directory is on this machine.
+fn room(tablespaces: &BTreeMap<String, PathBuf>) -> BTreeMap<String, ByteCount> {
+    let known = tablespaces.iter().filter_map(|(name, path)| {
+        let space = data_directory::space(path).ok()?;
+        Some((name.clone(), space.available))
+    });
+    known.collect()
+}
+
+async fn extensions(session: &Session) -> Result<BTreeMap<String, Vec<String>>, MoveError> {
+    let sql = "SELECT v.name::text, v.version FROM pg_available_extension_versions v \
+        JOIN pg_available_extensions e USING (name) ORDER BY v.version <> e.default_version";
+    let rows: Vec<(String, String)> = session
+        .all(WHAT, sql, &[], |row| Ok((row.try_get(0)?, row.try_get(1)?)))
+        .await?;
+    let mut extensions: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (name, version) in rows {
+        extensions.entry(name).or_default().push(version);
+    }
+    Ok(extensions)
+}
+
+/// Makes a collation of the locale in a transaction that is rolled back: PostgreSQL loads it, or says why not.
+async fn try_locale(
+    session: &Session,
+    wanted: &source::Locale,
+) -> Result<(Option<String>, Option<String>), MoveError> {
+    let quote = everpoint_instance::grant::quote_literal;
+    let encoding = "SELECT pg_encoding_to_char(encoding)::text FROM pg_database WHERE datname = current_database()";
+    let encoding: String = session.value(WHAT, encoding, &[]).await?;
+    // A locale of libc is bound to an encoding, and only this database's can be tried.
+    if wanted.provider == "libc" && encoding != wanted.encoding {
+        return Ok((None, None));
+    }
+    let options = match (&wanted.locale, wanted.provider.as_str()) {
+        (Some(locale), provider) => format!("provider = {provider}, locale = {}", quote(locale)),
+        (None, _) => format!(
+            "provider = libc, lc_collate = {}, lc_ctype = {}",
+            quote(&wanted.collate),
+            quote(&wanted.ctype)
+        ),
+    };
+    let what = "try the database's locale";
+    session.run(what, "BEGIN").await?;
+    let tried = session
+        .run(
+            what,
+            &format!("CREATE COLLATION pg_temp.everpoint_try ({options})"),
+        )
+        .await;
+    let found = match tried {
+        Ok(()) => {
+            let version =
+                "SELECT pg_collation_actual_version('pg_temp.everpoint_try'::regcollation)";
+            Ok((None, session.value(what, version, &[]).await?))
+        }
+        Err(MoveError::Statement { message, .. }) => Ok((Some(message.to_string()), None)),
+        Err(error) => Err(error),
+    };
+    session.run(what, "ROLLBACK").await?;
+    found
+}

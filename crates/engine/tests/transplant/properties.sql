@@ -1,0 +1,12 @@
+ALTER DATABASE shop OWNER TO owner_of_things;
+REVOKE CONNECT ON DATABASE shop FROM PUBLIC;
+GRANT CONNECT ON DATABASE shop TO reader_of_things WITH GRANT OPTION;
+SET ROLE reader_of_things;
+GRANT CONNECT ON DATABASE shop TO second_reader;
+RESET ROLE;
+ALTER DATABASE shop CONNECTION LIMIT 17;
+ALTER DATABASE shop SET search_path TO "Odd Schema", public, '$user', 'a, "b"';
+ALTER DATABASE shop SET work_mem = '7MB';
+ALTER DATABASE shop SET app.tenant = 'it''s one, or two';
+ALTER ROLE reader_of_things IN DATABASE shop SET default_transaction_read_only = on;
+COMMENT ON DATABASE shop IS 'the shop''s database';
