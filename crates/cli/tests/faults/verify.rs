@@ -72,6 +72,7 @@ fn kind_of(object: &str) -> &'static str {
         ("instances/main/backups/", "manifest"),
         ("instances/main/packs/", "pack"),
         ("instances/main/log/", "log backup"),
+        ("instances/main/summaries/", "summary"),
         ("instances/main/timelines/", "timeline history"),
         ("instances/main/gaps/", "gap"),
         ("instances/main/marks/", "mark"),
@@ -141,7 +142,7 @@ on_15_and_18! {
         everpoint.succeed(["verify", "main"])?;
         let kinds = by_kind(&everpoint)?;
         // A mark is there only if a receiver had nothing to do for a while.
-        assert_eq!(kinds.keys().filter(|kind| **kind != "mark").count(), 9, "{kinds:?}");
+        assert_eq!(kinds.keys().filter(|kind| **kind != "mark").count(), 10, "{kinds:?}");
         let before = everpoint.contents()?;
         for (kind, objects) in &kinds {
             // Of what all others hang on, each one; of the rest any.

@@ -32,7 +32,7 @@ use everpoint_pgformat::{
 };
 use everpoint_repository::{
     BackupId, InstanceName, Repository, RepositoryError,
-    backup::{Backup, BackupKind, Database, Directory, Tablespace},
+    backup::{Backup, BackupKind, DamagedPages, Database, Directory, Tablespace},
     layout,
     log::TimelineDocument,
     manifest::{ManifestReader, ManifestWriter},
@@ -458,6 +458,8 @@ struct Choice {
     changes: Mapped,
     base_start: Option<Lsn>,
     made_anew: BTreeSet<Oid>,
+    /// Pages that are damaged in the base.
+    damaged: Vec<DamagedPages>,
 }
 
 struct Taking<'a> {
@@ -505,11 +507,16 @@ impl Taking<'_> {
         }
         self.progress
             .phase("copying files", listing.total_size().get());
+        let damaged = match (&kind, &base) {
+            (BackupKind::Differential { .. }, Some(base)) => base.damaged_pages.clone(),
+            _ => Vec::new(),
+        };
         let choice = match known {
             Known::Nothing => Choice {
                 changes: Mapped::No,
                 base_start: None,
                 made_anew: BTreeSet::new(),
+                damaged,
             },
             Known::Changes(changes) => Choice {
                 changes: match self.plan.changes {
@@ -521,6 +528,7 @@ impl Taking<'_> {
                     ChangesUse::Compare => base.as_ref().map(|base| base.start_lsn),
                 },
                 made_anew: BTreeSet::new(),
+                damaged,
             },
             Known::Base { start, began } => {
                 let (root, files) = (root, listing.clone());
@@ -529,6 +537,7 @@ impl Taking<'_> {
                     changes: Mapped::No,
                     base_start: Some(start),
                     made_anew: blocking(made_anew).await?,
+                    damaged,
                 }
             }
         };
@@ -671,6 +680,7 @@ impl Taking<'_> {
             BaseFiles {
                 prior,
                 changes: choice.changes,
+                damaged: choice.damaged,
             },
             target,
             jobs,

@@ -66,6 +66,8 @@ pub struct BaseFiles {
     pub prior: Option<ManifestReader>,
     /// For a differential, what changed since.
     pub changes: Mapped,
+    /// For a differential, pages that are damaged in the base: those it takes over it takes over damaged.
+    pub damaged: Vec<DamagedPages>,
 }
 
 /// How the map of changes is used.
@@ -150,7 +152,7 @@ pub async fn copy_files(
     };
     let dispatching = dispatcher.run(files, progress.clone());
     let collecting = async {
-        let collected = Collector::new(window.clone(), manifest, progress)
+        let collected = Collector::new(window.clone(), manifest, progress, base.damaged)
             .run(results)
             .await;
         // Nobody gives room for further units any more: a waiting dispatcher ends.
@@ -405,6 +407,8 @@ struct Collector<'a> {
     progress: &'a Progress,
     copied: Copied,
     damaged: HashMap<String, Vec<u32>>,
+    /// Damaged blocks of the base.
+    damaged_before: HashMap<String, Vec<u32>>,
     /// Blocks in `damaged`.
     listed: usize,
     current: Option<Assembly>,
@@ -425,14 +429,17 @@ impl<'a> Collector<'a> {
         window: Arc<Semaphore>,
         manifest: &'a mut ManifestTarget,
         progress: &'a Progress,
+        damaged_before: Vec<DamagedPages>,
     ) -> Self {
         let (copied, damaged) = (Copied::default(), HashMap::new());
+        let before = damaged_before.into_iter();
         Self {
             window,
             manifest,
             progress,
             copied,
             damaged,
+            damaged_before: before.map(|file| (file.path, file.blocks)).collect(),
             listed: 0,
             current: None,
         }
@@ -485,12 +492,7 @@ impl<'a> Collector<'a> {
                         blocks: read.missed,
                     });
                 }
-                if !read.damaged.is_empty() {
-                    let blocks = self.damaged.entry(result.file.path.clone()).or_default();
-                    let room = MAX_LISTED_DAMAGE.saturating_sub(self.listed);
-                    self.listed += read.damaged.len().min(room);
-                    blocks.extend(read.damaged.into_iter().take(room));
-                }
+                self.list_damage(&result.file.path, read.damaged);
             }
         }
         if result.last
@@ -501,12 +503,47 @@ impl<'a> Collector<'a> {
         Ok(())
     }
 
+    fn list_damage(&mut self, path: &str, found: Vec<u32>) {
+        if found.is_empty() {
+            return;
+        }
+        let blocks = self.damaged.entry(path.to_owned()).or_default();
+        let room = MAX_LISTED_DAMAGE.saturating_sub(self.listed);
+        self.listed += found.len().min(room);
+        blocks.extend(found.into_iter().take(room));
+    }
+
+    /// Lists the damaged pages of the base that this backup takes over.
+    fn take_damage_over(&mut self, path: &str, assembly: &Assembly) {
+        let Content::Blocks { runs, .. } = &assembly.content else {
+            return;
+        };
+        let Some(before) = self.damaged_before.remove(path) else {
+            return;
+        };
+        let known = self.damaged.get(path);
+        let taken_over: Vec<u32> = before
+            .into_iter()
+            .filter(|block| u64::from(*block) < assembly.size / BLOCK_SIZE as u64)
+            .filter(|block| {
+                let is_in = |run: &BlockRun| run.first <= *block && *block - run.first < run.count;
+                !runs.iter().any(is_in)
+            })
+            .filter(|block| !known.is_some_and(|known| known.contains(block)))
+            .collect();
+        self.list_damage(path, taken_over);
+        if let Some(blocks) = self.damaged.get_mut(path) {
+            blocks.sort_unstable();
+        }
+    }
+
     async fn end_file(&mut self, path: &str, assembly: Assembly) -> Result<(), CopyError> {
         self.progress.add_files(1);
         if assembly.vanished {
             self.copied.vanished += 1;
             return Ok(());
         }
+        self.take_damage_over(path, &assembly);
         self.copied.totals.files += 1;
         self.copied.totals.restored_bytes += assembly.size;
         let entry = FileEntry {
