@@ -275,12 +275,24 @@ impl<'a> Moving<'a> {
         drop(sources);
         self.control.say(Event::Step(Step::Rows));
         self.control.progress.phase("building indexes", 0);
-        schema::restore(binaries, &to, &archive, Section::PostData, jobs, &more).await?;
+        let builders = self.index_builders(jobs).await?;
+        schema::restore(binaries, &to, &archive, Section::PostData, builders, &more).await?;
         objects::refresh_views(&self.source, &filler).await?;
         self.control.progress.phase("gathering statistics", 0);
         analyze(&targets, &filler).await?;
         self.control.say(Event::Step(Step::PostData));
         Ok(rows)
+    }
+
+    /// How many connections build indexes. One, where partitions have partitions with indexes: an index becomes
+    /// valid when the last of its partitions' is attached, and two that are attached at one time, on two levels,
+    /// do not see each other (`validatePartitionedIndex`, `src/backend/commands/tablecmds.c`), so that the
+    /// topmost stays invalid.
+    async fn index_builders(&self, jobs: usize) -> Result<usize, MoveError> {
+        let sql = "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_inherits i ON i.inhrelid = c.oid \
+                   WHERE c.relkind = 'I')";
+        let nested: bool = self.source.value("look for partitioned indexes", sql, &[]).await?;
+        Ok(if nested { 1 } else { jobs })
     }
 
     async fn pieces(&self) -> Result<VecDeque<Piece>, MoveError> {
