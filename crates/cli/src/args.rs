@@ -233,6 +233,8 @@ pub enum RestoreCommand {
     Instance(Box<RestoreInstance>),
     /// Restore one database of many
     Database(Box<database::RestoreDatabase>),
+    /// Finish or undo what restores of databases left that were killed; the next one does so too
+    Repair(database::Repair),
 }
 
 #[derive(Debug, Args)]

@@ -3,7 +3,10 @@
 use std::{path::PathBuf, str::FromStr};
 
 use clap::Args;
-use everpoint_engine::{database::choose::DropTime, transplant::name::DatabaseName as NewName};
+use everpoint_engine::{
+    database::choose::DropTime, history::event::EventId, transplant::name::DatabaseName as NewName,
+};
+use everpoint_instance::ConnectionSpec;
 use everpoint_pgformat::Lsn;
 use everpoint_repository::InstanceName;
 
@@ -54,6 +57,14 @@ pub struct RestoreDatabase {
     pub owner: String,
 }
 
+/// Where scratch servers keep their files.
+#[derive(Debug, Args)]
+pub struct Repair {
+    /// Where their files are [default: /var/lib/everpoint/scratch for root, else ~/.cache/everpoint/scratch]
+    #[arg(long, env = "EVERPOINT_SCRATCH", value_name = "DIRECTORY")]
+    pub scratch: Option<PathBuf>,
+}
+
 /// The database is recovered in a server of its own, which is removed in the end.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = true)]
@@ -81,7 +92,7 @@ pub struct Move {
     pub instance: Option<InstanceName>,
     /// How that server is reached as a superuser, when the instance's role is none
     #[arg(long, requires = "to", value_name = "CONNECTION")]
-    pub admin_connection: Option<String>,
+    pub admin_connection: Option<ConnectionSpec>,
     /// Take the place of the living database of that name, which is kept as NAME_before_restore_TIME
     #[arg(long, requires = "to")]
     pub replace: bool,
@@ -99,7 +110,7 @@ pub struct Move {
     pub replicas: Vec<String>,
     /// How long to wait for replicas before going on without them [default: until they have it]
     #[arg(long, requires = "to", value_parser = crate::time::duration, value_name = "TIME")]
-    pub replica_wait: Option<std::time::Duration>,
+    pub wait_replicas: Option<std::time::Duration>,
 }
 
 #[derive(Debug, Args)]
@@ -111,6 +122,9 @@ pub struct DatabaseTarget {
     /// With everything that ends at or before this position
     #[arg(long)]
     pub lsn: Option<Lsn>,
+    /// As of just before this event, which `everpoint log` lists
+    #[arg(long, value_name = "EVENT")]
+    pub before: Option<EventId>,
     /// As of a named restore point
     #[arg(long, value_name = "POINT")]
     pub restore_point: Option<String>,

@@ -15,7 +15,9 @@ use everpoint_engine::{
         scratch::Scratch,
         server::{ScratchServer, ScratchServerError},
         state::State,
+        sweep::{End, put_away},
     },
+    history,
     instance_record::InstanceRecord,
     progress::Progress,
     restore::{
@@ -40,7 +42,7 @@ use super::{
 use crate::{
     args::{
         Global, OneInstance, OutputFormat,
-        database::{DatabaseTarget, RestoreDatabase},
+        database::{DatabaseTarget, Repair, RestoreDatabase},
     },
     exit::{Exit, Refusal},
     output,
@@ -98,26 +100,29 @@ pub async fn restore(
     let begun = Instant::now();
     let (instance, wanted) = wanted(&args)?;
     let (_, record) = repository.description::<InstanceRecord>(&instance).await?;
-    let request = DatabaseRequest {
+    let mut request = DatabaseRequest {
         instance,
         wanted,
         target: target(&args.target),
         timeline: args.timeline.and_then(TimelineId::new),
-        scratch: scratch_base(&args)?,
+        scratch: scratch_base(args.scratch.as_deref())?,
         owner: owner(&args, &record)?,
         jobs: args.jobs.map_or_else(processors, usize::from),
     };
     if !args.purpose.dry_run {
-        database::sweep(&request.scratch).await?;
+        sweep(repository, &request.scratch).await?;
+    }
+    if let Some(event) = args.target.before {
+        let before = history::before(repository, &request.instance, event).await?;
+        request.target = Some(Target::Lsn(before.lsn));
+        request.timeline = request.timeline.or(before.timeline);
     }
     let home = request.instance.clone();
     let plan = database::plan(repository, request).await?;
     print_plan(global.output, &plan)?;
     let destination = into::destination(repository, &home, &args).await?;
     if let Some(destination) = &destination {
-        destination
-            .check(plan.chosen.resolved.backup.version)
-            .await?;
+        destination.check(&plan).await?;
     }
     if args.purpose.dry_run {
         return Ok(Exit::Success);
@@ -156,14 +161,26 @@ async fn in_scratch(
     let progress = Progress::default();
     let interrupt = listen(&progress)?;
     let scratch = Scratch::make(&request.scratch, &request.instance, request.owner)?;
-    let server = recover(repository, plan, &scratch, binaries, &progress, begun).await;
+    let destination = match purpose {
+        Use::Move(destination) => Some(destination.for_journal()),
+        _ => None,
+    };
+    let mut report = Report {
+        begun,
+        scratch: &scratch,
+        journal: Journal::new(plan, destination),
+    };
+    let server = match report.enter(State::Queued) {
+        Ok(()) => recover(repository, plan, binaries, &progress, &mut report).await,
+        Err(error) => Err(error.into()),
+    };
     let used = match server {
         Err(error) => Err(error),
         Ok(server) => match purpose {
             Use::Move(destination) => {
                 let jobs = request.jobs;
                 destination
-                    .fill(&server, scratch.path(), jobs, &progress, begun)
+                    .fill(&server, &scratch, jobs, &progress, begun)
                     .await
             }
             Use::Inspect => {
@@ -176,10 +193,67 @@ async fn in_scratch(
         },
     };
     interrupt.abort();
-    let removed = scratch.remove().await;
+    let kept = put_away(scratch).await;
+    if let Ok(Some(path)) = &kept {
+        eprintln!("{LATER}; its journal is in {}", path.display());
+    }
     let exit = used?;
-    removed?;
+    kept?;
     Ok(exit)
+}
+
+/// Finishes or undoes what restores left that were killed.
+pub async fn repair(repository: &Repository, args: &Repair) -> anyhow::Result<Exit> {
+    let kept = sweep(repository, &scratch_base(args.scratch.as_deref())?).await?;
+    Ok(match kept {
+        0 => Exit::Success,
+        _ => Exit::Failed,
+    })
+}
+
+/// Says what was found. Returns how many restores could not be brought to an end.
+async fn sweep(repository: &Repository, base: &Path) -> anyhow::Result<usize> {
+    let mut kept = 0;
+    for swept in database::sweep(repository, base).await? {
+        let what = match &swept.journal {
+            Some(journal) => format!(
+                "a restore of `{}/{}` that was killed while {}",
+                journal.instance, journal.name, journal.state
+            ),
+            None => "a restore that was killed".to_owned(),
+        };
+        match &swept.end {
+            End::Removed => eprintln!("cleaned up after {what}"),
+            End::Undone => eprintln!("cleaned up after {what}: what it had made is gone"),
+            End::Finished(name) => eprintln!("finished {what}: `{name}` is online"),
+            End::Kept(error) => {
+                kept += 1;
+                let path = swept.path.display();
+                eprintln!(
+                    "{what} cannot be brought to an end: {error}\n{LATER}; its journal is in {path}"
+                );
+            }
+        }
+    }
+    Ok(kept)
+}
+
+/// What is said when something is left.
+const LATER: &str = "`everpoint restore repair`, or the next restore of a database, tries again";
+
+/// What tells of the states, to a person and to a later start.
+struct Report<'a> {
+    begun: Instant,
+    scratch: &'a Scratch,
+    journal: Journal,
+}
+
+impl Report<'_> {
+    fn enter(&mut self, state: State) -> Result<(), ScratchServerError> {
+        eprintln!("{:7.2} s  {state}", self.begun.elapsed().as_secs_f64());
+        self.journal.state = state;
+        Ok(self.scratch.write_journal(&self.journal)?)
+    }
 }
 
 /// Runs a command of the shell against the scratch server.
@@ -220,18 +294,13 @@ fn listen(progress: &Progress) -> anyhow::Result<JoinHandle<()>> {
 async fn recover(
     repository: &Repository,
     plan: &DatabasePlan,
-    scratch: &Scratch,
     binaries: &PgBinaries,
     progress: &Progress,
-    begun: Instant,
+    report: &mut Report<'_>,
 ) -> anyhow::Result<ScratchServer> {
+    let (begun, scratch) = (report.begun, report.scratch);
     let display = Display::new(progress);
-    let mut journal = Journal::new(plan);
-    let enter = |state: State| -> Result<(), ScratchServerError> {
-        eprintln!("{:7.2} s  {state}", begun.elapsed().as_secs_f64());
-        journal.state = state;
-        Ok(scratch.write_journal(&journal)?)
-    };
+    let enter = |state: State| report.enter(state);
     let recovered = database::recover(repository, plan, scratch, binaries, progress, enter).await;
     drop(display);
     let server = recovered?;
@@ -280,9 +349,9 @@ fn target(choice: &DatabaseTarget) -> Option<Target> {
     }
 }
 
-fn scratch_base(args: &RestoreDatabase) -> anyhow::Result<PathBuf> {
-    let base = match (&args.scratch, std::env::var_os("HOME")) {
-        (Some(base), _) => base.clone(),
+fn scratch_base(wanted: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let base = match (wanted, std::env::var_os("HOME")) {
+        (Some(base), _) => base.to_owned(),
         (None, _) if rustix::process::geteuid().is_root() => PathBuf::from(ROOTS_SCRATCH),
         (None, Some(home)) => Path::new(&home).join(".cache/everpoint/scratch"),
         (None, None) => {

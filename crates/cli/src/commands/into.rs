@@ -1,13 +1,14 @@
 //! A recovered database's way into a running server: the part of `everpoint restore database --to`.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::{path::PathBuf, time::Instant};
 
 use everpoint_engine::{
-    database::server::ScratchServer,
+    database::{
+        DatabasePlan,
+        journal::{self, Reach},
+        scratch::Scratch,
+        server::ScratchServer,
+    },
     instance_record::InstanceRecord,
     progress::Progress,
     transplant::{
@@ -18,8 +19,12 @@ use everpoint_engine::{
     },
 };
 use everpoint_instance::{ConnectionSpec, PgBinaries, ServerFacts, connect_sql};
-use everpoint_pgformat::MajorVersion;
+use everpoint_pgformat::ByteCount;
 use everpoint_repository::{InstanceName, Repository};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinHandle,
+};
 
 use crate::{
     args::database::RestoreDatabase,
@@ -29,6 +34,7 @@ use crate::{
 
 /// Where a recovered database goes, and how.
 pub struct Destination {
+    reach: Reach,
     target: ConnectionSpec,
     name: DatabaseName,
     existing: Existing,
@@ -52,13 +58,19 @@ pub async fn destination(
     let into = &args.into;
     let instance = into.instance.as_ref().unwrap_or(home);
     let (_, record) = repository.description::<InstanceRecord>(instance).await?;
-    let connection = into.admin_connection.as_ref().unwrap_or(&record.connection);
-    let mut target: ConnectionSpec = connection.parse()?;
+    let (reach, mut target) = match &into.admin_connection {
+        Some(connection) => (Reach::Connection(connection.clone()), connection.clone()),
+        None => (
+            Reach::Instance(instance.clone()),
+            record.connection.parse()?,
+        ),
+    };
     // A database that we are connected to cannot be renamed.
     if target.database() == name.as_str() {
         target = target.with_database("postgres");
     }
     Ok(Some(Destination {
+        reach,
         target,
         name,
         existing: match into.replace {
@@ -78,7 +90,7 @@ pub async fn destination(
             false => TablespaceUse::AsItWas,
         },
         replicas: into.replicas.clone(),
-        replica_policy: match into.replica_wait {
+        replica_policy: match into.wait_replicas {
             Some(limit) if limit.is_zero() => ReplicaPolicy::GoOn,
             Some(limit) => ReplicaPolicy::WaitAtMost(limit),
             None => ReplicaPolicy::Wait,
@@ -89,7 +101,7 @@ pub async fn destination(
 
 impl Destination {
     /// Refuses what the target alone speaks against, before anything is fetched.
-    pub async fn check(&self, source: MajorVersion) -> anyhow::Result<()> {
+    pub async fn check(&self, plan: &DatabasePlan) -> anyhow::Result<()> {
         let Self {
             target,
             name,
@@ -97,11 +109,22 @@ impl Destination {
             sessions,
             ..
         } = self;
-        transplant::check_target(target, name, *existing, *sessions, source).await?;
+        let source = plan.chosen.resolved.backup.version;
+        let size = ByteCount::new(plan.file_bytes());
+        transplant::check_target(target, name, *existing, *sessions, source, size).await?;
         self.binaries().await.map(drop)
     }
 
-    /// Removes what moves that died have left there.
+    /// What a later start needs to know of it, should this one die.
+    pub fn for_journal(&self) -> journal::Destination {
+        journal::Destination {
+            reach: self.reach.clone(),
+            name: self.name.clone(),
+            sessions: self.sessions,
+        }
+    }
+
+    /// Removes what moves that died have left there whose journals are lost.
     pub async fn clear(&self) -> anyhow::Result<()> {
         for leftover in transplant::leftovers(&self.target).await? {
             transplant::remove_leftover(&self.target, &leftover).await?;
@@ -128,13 +151,12 @@ impl Destination {
     pub async fn fill(
         &self,
         source: &ScratchServer,
-        scratch: &Path,
+        scratch: &Scratch,
         jobs: usize,
         progress: &Progress,
         begun: Instant,
     ) -> anyhow::Result<Exit> {
-        let work_directory = scratch.join("move");
-        fs::create_dir(&work_directory)?;
+        let work_directory = scratch.make_move_directory()?;
         let request = MoveRequest {
             operation: OperationId::new(),
             source: source.connection().clone(),
@@ -157,10 +179,15 @@ impl Destination {
             eprintln!("note: {remark}");
         }
         let control = Control::new(progress.clone(), move |event| say(&event, begun));
+        let go_on = listen_for_going_on(&control)?;
         let display = Display::new(progress);
         let moved = transplant::execute(&plan, &control).await;
         drop(display);
+        go_on.abort();
         let moved = moved?;
+        for (replica, _) in &moved.replicas.behind {
+            eprintln!("replica `{replica}` does not have it yet");
+        }
         if let Some(kept) = &moved.kept {
             eprintln!("the former `{}` is kept as `{kept}`", moved.name);
         }
@@ -168,6 +195,18 @@ impl Destination {
         eprintln!("`{}` is online after {seconds:.2} s", moved.name);
         Ok(Exit::Success)
     }
+}
+
+/// The operator may choose not to wait for replicas any longer.
+fn listen_for_going_on(control: &Control) -> anyhow::Result<JoinHandle<()>> {
+    let mut signalled = signal(SignalKind::user_defined1())?;
+    let control = control.clone();
+    Ok(tokio::spawn(async move {
+        if signalled.recv().await.is_some() {
+            eprintln!("going on without replicas");
+            control.go_on_without_replicas();
+        }
+    }))
 }
 
 fn say(event: &Event, begun: Instant) {
@@ -187,6 +226,8 @@ fn say(event: &Event, begun: Instant) {
                     None => eprintln!("replica `{name}` is not connected"),
                 }
             }
+            let process = std::process::id();
+            eprintln!("to go on without waiting for replicas: kill -USR1 {process}");
         }
         Event::OpenSessions(sessions) => {
             eprintln!("waiting for sessions to end: {}", list(sessions))

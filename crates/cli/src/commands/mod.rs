@@ -54,6 +54,9 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
         Command::Restore(RestoreCommand::Database(args)) => {
             database::restore(&open(&global).await?, &global, *args).await
         }
+        Command::Restore(RestoreCommand::Repair(args)) => {
+            database::repair(&open(&global).await?, &args).await
+        }
         Command::Deleted(args) => {
             database::list_deleted(&open(&global).await?, &global, &args).await
         }

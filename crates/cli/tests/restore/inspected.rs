@@ -12,7 +12,7 @@ use everpoint_testkit::compare::{DatabaseContent, fingerprint_database};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
-    process::{Child, ChildStderr, ChildStdout},
+    process::{Child, ChildStderr, ChildStdout, Command},
 };
 use tokio_postgres::{Client, NoTls};
 
@@ -47,7 +47,18 @@ impl Everpoint {
 
     /// Begins to recover a database.
     pub fn begin_inspecting(&self, arguments: &[&str]) -> Result<Inspecting> {
-        let mut command = self.command(&self.inspect_arguments(arguments)?);
+        self.begin(self.command(&self.inspect_arguments(arguments)?))
+    }
+
+    /// Begins to restore a database into a server.
+    pub fn begin_putting_back(&self, arguments: &[&str]) -> Result<Inspecting> {
+        let base = self.scratch_base().display().to_string();
+        let mut all = vec!["restore", "database", "--scratch", &base];
+        all.extend(arguments);
+        self.begin(self.command(&all))
+    }
+
+    fn begin(&self, mut command: Command) -> Result<Inspecting> {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn()?;
         let out = child.stdout.take().context("its output")?;
@@ -94,6 +105,16 @@ impl Inspecting {
             }
         }
         bail!("it ended before {state}");
+    }
+
+    /// Waits until it says something.
+    pub async fn until_said(&mut self, part: &str) -> Result<()> {
+        while let Some(line) = self.err.next_line().await? {
+            if line.contains(part) {
+                return Ok(());
+            }
+        }
+        bail!("it ended without saying {part}");
     }
 
     /// Waits until it says how the scratch server is reached.

@@ -13,7 +13,8 @@ use crate::{
 };
 
 impl Everpoint {
-    async fn put_back(&self, arguments: &[&str]) -> Result<Ended> {
+    /// Restores a database into a server, and says how that ended.
+    pub async fn put_back(&self, arguments: &[&str]) -> Result<Ended> {
         let base = self.scratch_base();
         let base = base.display().to_string();
         let mut all = vec!["restore", "database", "--scratch", &base];
@@ -22,7 +23,8 @@ impl Everpoint {
     }
 }
 
-async fn databases(cluster: &Cluster) -> Result<Vec<Vec<String>>> {
+/// The databases of a server.
+pub async fn databases(cluster: &Cluster) -> Result<Vec<Vec<String>>> {
     cluster
         .rows("postgres", "SELECT datname FROM pg_database ORDER BY 1")
         .await
@@ -32,7 +34,8 @@ on_oldest_and_newest! {
     async fn a_database_comes_back_into_the_running_server_as_it_was(server: Server) -> Result<()> {
         let cluster = Cluster::builder(server.major()).start().await?;
         let everpoint = Everpoint::with(&cluster).await?;
-        cluster.sql("postgres", "CREATE ROLE keeper; CREATE DATABASE shop OWNER keeper").await?;
+        cluster.sql("postgres", "CREATE ROLE keeper").await?;
+        cluster.sql("postgres", "CREATE DATABASE shop OWNER keeper").await?;
         cluster.sql("postgres", "ALTER DATABASE shop SET work_mem = '7MB'; COMMENT ON DATABASE shop IS 'the shop'").await?;
         mixed_data(&cluster.connect("shop").await?, 3_000_000.into()).await?;
         everpoint.full().await?;

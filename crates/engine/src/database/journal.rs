@@ -1,12 +1,14 @@
 //! What the restore of a database notes in its scratch directory, so that whoever comes after a crash knows
 //! what there is to clean up.
 
+use everpoint_instance::ConnectionSpec;
 use everpoint_pgformat::Oid;
 use everpoint_repository::InstanceName;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{DatabasePlan, scratch, scratch::ScratchError, state::State};
+use super::{DatabasePlan, state::State};
+use crate::transplant::{OpenSessions, name::DatabaseName};
 
 /// The journal of one operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,13 +23,37 @@ pub struct Journal {
     pub started_at: Timestamp,
     /// Its process.
     pub process: u32,
-    /// How far it is.
+    /// How far it is. From moving on the move's own journal tells more.
     pub state: State,
+    /// Where it is moved to, if it is.
+    #[serde(default)]
+    pub destination: Option<Destination>,
+}
+
+/// What it takes to reach the server that a database is moved to, and to finish the move there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Destination {
+    /// How the server is reached.
+    pub reach: Reach,
+    /// What the database is to be called there.
+    pub name: DatabaseName,
+    /// What if sessions are open in the database that it replaces.
+    pub sessions: OpenSessions,
+}
+
+/// How a server is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reach {
+    /// As the repository says of this instance.
+    Instance(InstanceName),
+    /// As the operator said, with the password if one was given: nobody else may read the journal.
+    Connection(ConnectionSpec),
 }
 
 impl Journal {
     /// Of an operation that has not begun.
-    pub fn new(plan: &DatabasePlan) -> Self {
+    pub fn new(plan: &DatabasePlan, destination: Option<Destination>) -> Self {
         Self {
             instance: plan.request.instance.clone(),
             database: plan.chosen.database,
@@ -35,26 +61,7 @@ impl Journal {
             started_at: Timestamp::now(),
             process: std::process::id(),
             state: State::Queued,
+            destination,
         }
     }
-}
-
-/// Removes what operations left below `base` that died: their servers and their files. Living ones are let
-/// alone.
-///
-/// # Errors
-/// When a server does not stop, or something cannot be removed.
-pub async fn sweep(base: &std::path::Path) -> Result<usize, ScratchError> {
-    let mut swept = 0;
-    for dead in scratch::abandoned(base)? {
-        if let Some(journal) = dead.read_journal::<Journal>() {
-            tracing::info!(
-                instance = %journal.instance, database = journal.name, state = %journal.state,
-                "cleaning up after a restore that died"
-            );
-        }
-        dead.remove().await?;
-        swept += 1;
-    }
-    Ok(swept)
 }

@@ -13,6 +13,7 @@ pub mod on_disk;
 pub mod scratch;
 pub mod server;
 pub mod state;
+pub mod sweep;
 
 use std::path::PathBuf;
 
@@ -20,7 +21,7 @@ use everpoint_instance::process::PgBinaries;
 use everpoint_pgformat::TimelineId;
 use everpoint_repository::{InstanceName, Repository};
 
-pub use journal::sweep;
+pub use sweep::sweep;
 
 use self::{
     choose::{ChooseError, Chosen, Wanted, choose},

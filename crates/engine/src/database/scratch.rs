@@ -6,6 +6,7 @@
 //!   journal.json    what the operation does, and how far it is
 //!   data/           the data directory
 //!   cage/           socket, configuration, log
+//!   move/           definitions and journal of the move into another server
 //! ```
 //!
 //! The lock goes with its process, however that ends. So a later operation that can take it knows that nobody
@@ -31,6 +32,7 @@ const LOCK: &str = "lock";
 const JOURNAL: &str = "journal.json";
 const DATA: &str = "data";
 const CAGE: &str = "cage";
+const MOVE: &str = "move";
 /// Held while directories are made and swept, so that none is swept while it is being made.
 const MAKING: &str = ".making";
 /// How long a server that was left behind may take to stop.
@@ -120,6 +122,21 @@ impl Scratch {
         self.path.join(CAGE)
     }
 
+    /// Where a move keeps what it needs. Made by [`Scratch::make_move_directory`].
+    pub fn move_directory(&self) -> PathBuf {
+        self.path.join(MOVE)
+    }
+
+    /// Makes the directory of a move.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn make_move_directory(&self) -> Result<PathBuf, ScratchError> {
+        let path = self.move_directory();
+        make_private(&path, None)?;
+        Ok(path)
+    }
+
     /// Whose the files are.
     pub fn owner(&self) -> Option<Owner> {
         self.owner
@@ -169,12 +186,24 @@ impl Scratch {
     /// When the server does not stop or something cannot be removed.
     pub async fn remove(self) -> Result<(), ScratchError> {
         stop_running(&self.data(), StopMode::Immediate, STOP_LIMIT).await?;
-        match fs::remove_dir_all(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(failed("remove", &self.path)(error))
-            }
-            _ => Ok(()),
-        }
+        remove_all(&self.path)
+    }
+
+    /// Stops a server that runs there, and removes it; journals stay.
+    ///
+    /// # Errors
+    /// As for [`Scratch::remove`].
+    pub async fn remove_server(&self) -> Result<(), ScratchError> {
+        stop_running(&self.data(), StopMode::Immediate, STOP_LIMIT).await?;
+        remove_all(&self.data())?;
+        remove_all(&self.cage())
+    }
+}
+
+fn remove_all(path: &Path) -> Result<(), ScratchError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
+        _ => Ok(()),
     }
 }
 

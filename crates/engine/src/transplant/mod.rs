@@ -37,13 +37,14 @@ use std::{
 };
 
 use everpoint_instance::{ConnectionSpec, PgBinaries};
-use everpoint_pgformat::MajorVersion;
+use everpoint_pgformat::{ByteCount, MajorVersion};
+use serde::{Deserialize, Serialize};
 
 pub use error::{MoveError, Side};
 pub use plan::MovePlan;
 pub use refusal::{Refusal, Refusals};
 pub use repair::{Leftover, Repaired, leftovers, remove_leftover, repair};
-pub use run::execute;
+pub use run::{execute, is_open};
 
 use self::{
     name::{DatabaseName, OperationId},
@@ -99,7 +100,8 @@ pub enum Existing {
 }
 
 /// What if sessions are open in the database to be replaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum OpenSessions {
     /// Refuse; at the end, wait a minute for them.
     Refuse,
@@ -250,8 +252,8 @@ pub struct Moved {
     pub replicas: Seeded,
 }
 
-/// Looks at the target alone, for what speaks against any database of this name and version. What depends on the
-/// database is found by [`plan`], when there is a source.
+/// Looks at the target alone, for what speaks against any database of this name, version and size. What depends on
+/// its contents is found by [`plan`], when there is a source.
 ///
 /// # Errors
 /// As for [`plan`].
@@ -261,6 +263,7 @@ pub async fn check_target(
     existing: Existing,
     sessions: OpenSessions,
     source_version: MajorVersion,
+    size: ByteCount,
 ) -> Result<(), MoveError> {
     let session = Server::new(Side::Target, target).connect_any().await?;
     let target = TargetServer::read(&session, None, new_name.as_str()).await?;
@@ -269,7 +272,7 @@ pub async fn check_target(
         new_name,
         existing,
         sessions,
-        source_version,
+        (source_version, size),
         &target,
         now,
     )?)

@@ -116,12 +116,22 @@ pub(super) fn check_target(
     new_name: &DatabaseName,
     existing: Existing,
     sessions: OpenSessions,
-    source_version: MajorVersion,
+    (source_version, size): (MajorVersion, ByteCount),
     target: &TargetServer,
     now: Timestamp,
 ) -> Result<(), Refusals> {
     let mut refusals = Vec::new();
     refuse_server(source_version, target, &mut refusals);
+    // In which tablespace it will lie is not known yet.
+    if let Some((tablespace, available)) = target.room.iter().max_by_key(|(_, room)| room.get())
+        && available.get() < size.get()
+    {
+        refusals.push(Refusal::NoRoom {
+            tablespace: tablespace.clone(),
+            available: *available,
+            needed: size,
+        });
+    }
     let wanted = (new_name, existing, sessions);
     refuse_name(wanted, target, now, &mut refusals, &mut Vec::new());
     match refusals.is_empty() {

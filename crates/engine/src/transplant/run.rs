@@ -31,6 +31,11 @@ pub(super) fn journal_path(work_directory: &Path) -> PathBuf {
     work_directory.join("move.json")
 }
 
+/// Whether the move of a directory has begun and not come to an end.
+pub fn is_open(work_directory: &Path) -> bool {
+    journal_path(work_directory).exists()
+}
+
 fn archive_path(work_directory: &Path) -> PathBuf {
     work_directory.join("definitions.pgdump")
 }

@@ -1,0 +1,158 @@
+//! What operations leave that died, or that could not clean up: a scratch server, its files, and on the server
+//! that a database was being moved to a hidden database.
+//!
+//! The journals of the operation and of its move lie in the scratch directory, so it goes last. As long as the
+//! move's journal is there, a hidden database may be.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use everpoint_instance::{ConnectionSpec, connect::SpecError};
+use everpoint_repository::{Repository, RepositoryError};
+
+use super::{
+    journal::{Destination, Journal, Reach},
+    scratch::{self, Scratch, ScratchError},
+};
+use crate::{
+    instance_record::InstanceRecord,
+    progress::Progress,
+    transplant::{self, Control, MoveError, Repaired},
+};
+
+/// A server notices only some time later that a session is gone, and with it its lock.
+const LOCK_ATTEMPTS: u32 = 50;
+const LOCK_POLL: Duration = Duration::from_millis(100);
+
+/// What became of an operation that died.
+#[derive(Debug)]
+pub struct Swept {
+    /// Its scratch directory.
+    pub path: PathBuf,
+    /// Its journal, if it had come so far.
+    pub journal: Option<Journal>,
+    /// What became of what it had made.
+    pub end: End,
+}
+
+/// How an operation that died was brought to an end.
+#[derive(Debug)]
+pub enum End {
+    /// Its files and server are gone. It had made nothing elsewhere, or had registered it.
+    Removed,
+    /// What it had made on the server it moved a database to is gone as well.
+    Undone,
+    /// The database was complete, and is online under this name.
+    Finished(String),
+    /// Its move cannot be brought to an end now. Its journals are kept.
+    Kept(SweepError),
+}
+
+/// A move that died cannot be brought to an end.
+#[derive(Debug, thiserror::Error)]
+pub enum SweepError {
+    /// Where it went is not known here.
+    #[error("how the server is reached that it went to is not known")]
+    Unknown,
+    /// Where it went is not known any more.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// How it is reached cannot be read.
+    #[error("the connection of instance `{instance}` cannot be read")]
+    Connection {
+        /// The instance.
+        instance: String,
+        /// Why.
+        source: SpecError,
+    },
+    /// The server refuses.
+    #[error(transparent)]
+    Move(#[from] MoveError),
+}
+
+impl Destination {
+    /// How its server is reached.
+    ///
+    /// # Errors
+    /// When the repository does not know.
+    pub async fn connection(&self, repository: &Repository) -> Result<ConnectionSpec, SweepError> {
+        match &self.reach {
+            Reach::Connection(spec) => Ok(spec.clone()),
+            Reach::Instance(instance) => {
+                let (_, record) = repository.description::<InstanceRecord>(instance).await?;
+                record
+                    .connection
+                    .parse()
+                    .map_err(|source| SweepError::Connection {
+                        instance: instance.to_string(),
+                        source,
+                    })
+            }
+        }
+    }
+}
+
+/// Brings to an end whatever operations below `base` left that died: a database that was complete is registered,
+/// anything less is removed from the server it went to; then their scratch servers and files are removed. Living
+/// operations are let alone.
+///
+/// # Errors
+/// When a scratch server does not stop, or something cannot be removed.
+pub async fn sweep(repository: &Repository, base: &Path) -> Result<Vec<Swept>, ScratchError> {
+    let mut all = Vec::new();
+    for dead in scratch::abandoned(base)? {
+        let path = dead.path().to_owned();
+        let journal = dead.read_journal::<Journal>();
+        let end = match mend(repository, &dead, journal.as_ref()).await {
+            Ok(Repaired::Nothing) => End::Removed,
+            Ok(Repaired::Undone) => End::Undone,
+            Ok(Repaired::Finished(name)) => End::Finished(name),
+            Err(error) => End::Kept(error),
+        };
+        put_away(dead).await?;
+        all.push(Swept { path, journal, end });
+    }
+    Ok(all)
+}
+
+async fn mend(
+    repository: &Repository,
+    dead: &Scratch,
+    journal: Option<&Journal>,
+) -> Result<Repaired, SweepError> {
+    let work = dead.move_directory();
+    if !transplant::is_open(&work) {
+        return Ok(Repaired::Nothing);
+    }
+    let destination = journal.and_then(|journal| journal.destination.as_ref());
+    let destination = destination.ok_or(SweepError::Unknown)?;
+    let target = destination.connection(repository).await?;
+    let control = Control::new(Progress::default(), |_| {});
+    let mut attempts = 0;
+    loop {
+        match transplant::repair(&target, &work, destination.sessions, &control).await {
+            Err(MoveError::Lock(_)) if attempts < LOCK_ATTEMPTS => {
+                attempts += 1;
+                tokio::time::sleep(LOCK_POLL).await;
+            }
+            repaired => return Ok(repaired?),
+        }
+    }
+}
+
+/// Removes a scratch directory. Where a move has not come to an end its journals are kept, and the directory with
+/// them, which is returned: [`sweep`] tries again.
+///
+/// # Errors
+/// When its server does not stop, or something cannot be removed.
+pub async fn put_away(scratch: Scratch) -> Result<Option<PathBuf>, ScratchError> {
+    match transplant::is_open(&scratch.move_directory()) {
+        false => scratch.remove().await.map(|()| None),
+        true => {
+            scratch.remove_server().await?;
+            Ok(Some(scratch.path().to_owned()))
+        }
+    }
+}
