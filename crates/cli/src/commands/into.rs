@@ -59,7 +59,10 @@ pub async fn destination(
     let instance = into.instance.as_ref().unwrap_or(home);
     let (_, record) = repository.description::<InstanceRecord>(instance).await?;
     let (reach, mut target) = match &into.admin_connection {
-        Some(connection) => (Reach::Connection(connection.clone()), connection.clone()),
+        Some(connection) => (
+            Reach::Connection(Box::new(connection.clone())),
+            connection.clone(),
+        ),
         None => (
             Reach::Instance(instance.clone()),
             record.connection.parse()?,

@@ -48,7 +48,7 @@ pub enum Reach {
     /// As the repository says of this instance.
     Instance(InstanceName),
     /// As the operator said, with the password if one was given: nobody else may read the journal.
-    Connection(ConnectionSpec),
+    Connection(Box<ConnectionSpec>),
 }
 
 impl Journal {

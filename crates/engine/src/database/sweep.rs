@@ -79,7 +79,7 @@ impl Destination {
     /// When the repository does not know.
     pub async fn connection(&self, repository: &Repository) -> Result<ConnectionSpec, SweepError> {
         match &self.reach {
-            Reach::Connection(spec) => Ok(spec.clone()),
+            Reach::Connection(spec) => Ok(spec.as_ref().clone()),
             Reach::Instance(instance) => {
                 let (_, record) = repository.description::<InstanceRecord>(instance).await?;
                 record

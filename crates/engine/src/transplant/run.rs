@@ -296,7 +296,10 @@ impl<'a> Moving<'a> {
     async fn index_builders(&self, jobs: usize) -> Result<usize, MoveError> {
         let sql = "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_inherits i ON i.inhrelid = c.oid \
                    WHERE c.relkind = 'I')";
-        let nested: bool = self.source.value("look for partitioned indexes", sql, &[]).await?;
+        let nested: bool = self
+            .source
+            .value("look for partitioned indexes", sql, &[])
+            .await?;
         Ok(if nested { 1 } else { jobs })
     }
 
