@@ -1,6 +1,7 @@
 //! The command line.
 
 pub mod database;
+pub mod principals;
 pub mod service;
 
 use std::{path::PathBuf, time::Duration};
@@ -82,10 +83,19 @@ pub enum Command {
     /// Forget what no point inside the retention needs
     Expire(Expire),
     /// Run the service: backups by themselves, policies, roles, and the managed-instance API
-    Serve(service::ConfigFile),
+    Serve(service::ServiceConfig),
     /// The service's configuration
     #[command(subcommand)]
     Config(service::ConfigCommand),
+    /// The service's catalog
+    #[command(subcommand)]
+    Catalog(service::CatalogCommand),
+    /// People who sign in to the service
+    #[command(subcommand)]
+    User(principals::UserCommand),
+    /// Programs that sign in to the service
+    #[command(subcommand)]
+    ServicePrincipal(principals::ServicePrincipalCommand),
     /// The service's audit log
     #[command(subcommand)]
     Audit(service::AuditCommand),

@@ -59,19 +59,24 @@ pub struct Report {
 /// Names of affected files listed for each damaged object at the most.
 const LISTED_FILES: usize = 20;
 
-/// Verifies what all instances have in common: the marker and the keys.
+/// Verifies what all instances have in common: the marker, the keys, and who may do what.
 ///
 /// # Errors
 /// When the store cannot be listed; damage is no error, it is in the report.
 pub async fn verify_keys(repository: &Repository) -> Result<Report, RepositoryError> {
     let (objects, damaged) = repository.check_keys().await?;
-    let damage = damaged.into_iter().map(|(object, error)| Damage {
-        instance: None,
-        object,
-        what: chain(&error),
-        backups: Vec::new(),
-        files: Vec::new(),
-    });
+    let (documents, damaged_documents) = repository.check_access().await?;
+    let objects = objects + documents;
+    let damage = damaged
+        .into_iter()
+        .chain(damaged_documents)
+        .map(|(object, error)| Damage {
+            instance: None,
+            object,
+            what: chain(&error),
+            backups: Vec::new(),
+            files: Vec::new(),
+        });
     Ok(Report {
         objects,
         verified_bytes: 0,

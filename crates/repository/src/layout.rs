@@ -4,6 +4,7 @@
 //! everpoint.json                                     what this is: format version, identifier
 //! keys/slots/<id>.json                               the root key, sealed by one secret
 //! keys/data/<number>-<id>.json                       a data key, sealed by the root key
+//! service/access/<number>-<id>                       principals and role assignments; the last one holds
 //! instances/<name>/instance/<revision>-<id>          what is known of the instance
 //! instances/<name>/backups/<backup>/manifest-<id>    written last
 //! instances/<name>/packs/<backup>/<id>               frames of data files
@@ -29,6 +30,13 @@ pub const KEY_SLOTS: &str = "keys/slots";
 pub const DATA_KEYS: &str = "keys/data";
 /// Instances lie below this.
 pub const INSTANCES: &str = "instances";
+/// Who may do what lies below this.
+pub const ACCESS: &str = "service/access";
+
+/// Principals and assignments. Those with the greatest number hold.
+pub fn access(number: u64, id: ObjectId) -> String {
+    format!("{ACCESS}/{number:016x}-{id}")
+}
 
 /// The folder of an instance.
 pub fn instance(name: &InstanceName) -> String {

@@ -12,6 +12,7 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)
 )]
 
+pub mod access_document;
 pub mod aligned;
 pub mod backup;
 pub mod document;

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use everpoint_server::audit::Head;
 
 #[derive(Debug, Args)]
-pub struct ConfigFile {
+pub struct ServiceConfig {
     /// The service's configuration
     #[arg(
         long,
@@ -15,12 +15,30 @@ pub struct ConfigFile {
         default_value = "/etc/everpoint/everpoint.toml"
     )]
     pub config: PathBuf,
+    /// The catalog, postgres://USER@HOST:PORT/DATABASE, instead of the one in the configuration
+    #[arg(long, env = "EVERPOINT_CATALOG", value_name = "URL")]
+    pub catalog: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
     /// Check the service's configuration, and change nothing
-    Check(ConfigFile),
+    Check(ServiceConfig),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CatalogCommand {
+    /// Make a lost catalog anew from what the repository keeps: databases, policies, principals, assignments
+    Rebuild(CatalogRebuild),
+}
+
+#[derive(Debug, Args)]
+pub struct CatalogRebuild {
+    /// Do it though there is a catalog with something in it, which is kept as a copy
+    #[arg(long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub config: ServiceConfig,
 }
 
 #[derive(Debug, Subcommand)]

@@ -8,6 +8,7 @@ mod instance;
 mod into;
 mod listing;
 mod log;
+mod principals;
 mod restore;
 mod service;
 mod status;
@@ -22,7 +23,7 @@ use everpoint_repository::{InstanceName, Repository};
 use crate::{
     args::{
         Arguments, Command, InstanceCommand, RestoreCommand, WalCommand,
-        service::{AuditCommand, ConfigCommand},
+        service::{AuditCommand, CatalogCommand, ConfigCommand},
     },
     exit::Exit,
     repository::open,
@@ -67,7 +68,12 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
         Command::Verify(args) => verify::run(&open(&global).await?, &global, &args).await,
         Command::Expire(args) => expire::run(&open(&global).await?, &global, &args).await,
         Command::Serve(args) => service::serve(&args).await,
-        Command::Config(ConfigCommand::Check(args)) => service::check(&args),
+        Command::Config(ConfigCommand::Check(args)) => service::check(&args).await,
+        Command::Catalog(CatalogCommand::Rebuild(args)) => service::rebuild(&args).await,
+        Command::User(command) => principals::user(&global, &command).await,
+        Command::ServicePrincipal(command) => {
+            principals::service_principal(&global, &command).await
+        }
         Command::Audit(AuditCommand::Verify(args)) => service::verify_audit(&args),
     }
 }

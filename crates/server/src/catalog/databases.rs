@@ -2,9 +2,9 @@
 
 use everpoint_repository::InstanceName;
 use jiff::Timestamp;
-use sqlx::{Row, sqlite::SqliteRow};
+use sqlx::{Any, Row, Transaction, any::AnyRow};
 
-use super::{Catalog, CatalogError, microseconds, time};
+use super::{Catalog, CatalogError, maybe_time, microseconds, time};
 use crate::policy::RetentionDays;
 
 /// A database as its server shows it.
@@ -55,7 +55,7 @@ impl Catalog {
             true => first_look,
             false => RetentionDays::DEFAULT,
         };
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         for row in known.iter().filter(|row| row.deleted_at.is_none()) {
             let same = seen.iter().find(|seen| seen.oid == row.oid);
             match same {
@@ -135,16 +135,30 @@ impl Catalog {
     }
 }
 
-fn database(row: &SqliteRow) -> Result<DatabaseRow, CatalogError> {
+pub(super) async fn insert(
+    transaction: &mut Transaction<'static, Any>,
+    instance: &InstanceName,
+    row: &DatabaseRow,
+) -> Result<(), CatalogError> {
+    sqlx::query("INSERT INTO databases (instance, oid, created_us, name, collation, retention_days, deleted_us) VALUES ($1, $2, $3, $4, $5, $6, $7)")
+        .bind(instance.as_str())
+        .bind(i64::from(row.oid))
+        .bind(microseconds(row.created_at))
+        .bind(&row.name)
+        .bind(&row.collation)
+        .bind(i64::from(row.retention.get()))
+        .bind(row.deleted_at.map(microseconds))
+        .execute(&mut **transaction)
+        .await?;
+    Ok(())
+}
+
+fn database(row: &AnyRow) -> Result<DatabaseRow, CatalogError> {
     let (oid, days): (i64, i64) = (row.try_get("oid")?, row.try_get("retention_days")?);
     let value = |what, number: i64| CatalogError::Value {
         what,
         value: number.to_string(),
     };
-    let deleted_at = row
-        .try_get::<Option<i64>, _>("deleted_us")?
-        .map(time)
-        .transpose()?;
     // Of a deleted one, 0 is a retention too.
     let retention = RetentionDays::of_deleted(days, RetentionDays::LONGEST);
     Ok(DatabaseRow {
@@ -153,6 +167,6 @@ fn database(row: &SqliteRow) -> Result<DatabaseRow, CatalogError> {
         collation: row.try_get("collation")?,
         created_at: time(row.try_get("created_us")?)?,
         retention: retention.map_err(|_| value("a retention", days))?,
-        deleted_at,
+        deleted_at: maybe_time(row, "deleted_us")?,
     })
 }

@@ -1,48 +1,59 @@
-//! The catalog: principals, assignments, databases with their policies, operations. SQLite by sqlx.
+//! The catalog: principals, assignments, databases with their policies, operations, and which server schedules.
+//! SQLite or PostgreSQL by sqlx, with the same statements: plain SQL with numbered parameters.
 //!
 //! What backups there are is not in it: that is the repository's to tell. Times are microseconds since 1970.
 
+mod address;
 mod assignments;
+mod audit_queue;
+mod changes;
 mod databases;
 mod operations;
 mod principals;
-
-use std::{
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
-};
+mod rebuild;
+mod servers;
 
 use jiff::Timestamp;
-use sqlx::{
-    Row,
-    sqlite::{
-        SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-    },
-};
+use sqlx::{Any, AnyPool, Row, Transaction, any::AnyRow};
 
+pub use address::{CatalogAddress, CatalogAddressError};
+pub use audit_queue::Done;
+pub use changes::{ACCESS, AccessSnapshot};
 pub use databases::{DatabaseRow, SeenDatabase};
 pub use operations::{EventRow, OperationId, OperationKind, OperationRow, OperationState};
-pub use principals::PrincipalRow;
+pub use principals::{PrincipalKind, PrincipalRow, SecretId, SecretRow};
+pub use rebuild::Contents;
+pub use servers::{LeaseRow, ServerId, Term};
 
-/// Sessions to the catalog at once.
-const SESSIONS: u32 = 8;
 /// The steps that bring an older catalog up to this version, in their order.
-const MIGRATIONS: &[&str] = &[include_str!("0001.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("0001.sql"), include_str!("0002.sql")];
+/// The advisory lock in PostgreSQL under which servers that start at once migrate one after the other.
+const MIGRATION_LOCK: i64 = 0x6576_6572_706f_696e;
 
 /// The catalog. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Catalog {
-    pool: SqlitePool,
+    pool: AnyPool,
+    sharing: Sharing,
+}
+
+/// Whether other servers may use the same catalog.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// None may.
+    Alone,
+    /// They may.
+    Shared,
 }
 
 /// The catalog failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
     /// It cannot be opened.
-    #[error("the catalog {} cannot be opened", path.display())]
+    #[error("the catalog {place} cannot be opened")]
     Open {
-        /// The file.
-        path: PathBuf,
+        /// Its address.
+        place: String,
         /// Why.
         source: sqlx::Error,
     },
@@ -74,45 +85,46 @@ impl Catalog {
     ///
     /// # Errors
     /// When it cannot be opened or is newer.
-    pub async fn open(path: &Path) -> Result<Self, CatalogError> {
-        // It holds the signing key: nobody else may read it, whoever made the directory. SQLite gives its other
-        // files the same mode.
-        std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(|source| CatalogError::Open {
-                path: path.to_owned(),
-                source: source.into(),
-            })?;
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .foreign_keys(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            // What was acknowledged outlives a power failure.
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(std::time::Duration::from_secs(10));
-        let pool = SqlitePoolOptions::new()
-            .max_connections(SESSIONS)
-            .connect_with(options)
-            .await
-            .map_err(|source| CatalogError::Open {
-                path: path.to_owned(),
-                source,
-            })?;
-        let catalog = Self { pool };
+    pub async fn open(address: &CatalogAddress) -> Result<Self, CatalogError> {
+        let pool = address.connect().await?;
+        let sharing = match address {
+            CatalogAddress::File(_) => Sharing::Alone,
+            CatalogAddress::Postgres(_) => Sharing::Shared,
+        };
+        let catalog = Self { pool, sharing };
         catalog.migrate().await?;
         Ok(catalog)
     }
 
+    /// Whether other servers may use it.
+    pub fn sharing(&self) -> Sharing {
+        self.sharing
+    }
+
+    /// A transaction that will write. In SQLite it holds the only lock there is from the start, so that it cannot
+    /// find in the middle that another one was faster.
+    async fn begin(&self) -> Result<Transaction<'static, Any>, CatalogError> {
+        let statement = match self.sharing {
+            Sharing::Alone => "BEGIN IMMEDIATE",
+            Sharing::Shared => "BEGIN",
+        };
+        Ok(self.pool.begin_with(statement).await?)
+    }
+
+    /// All steps that are missing, in one transaction that keeps others out.
     async fn migrate(&self) -> Result<(), CatalogError> {
+        let mut transaction = self.begin().await?;
+        if self.sharing == Sharing::Shared {
+            sqlx::query("SELECT pg_advisory_xact_lock($1)")
+                .bind(MIGRATION_LOCK)
+                .execute(&mut *transaction)
+                .await?;
+        }
         sqlx::query("CREATE TABLE IF NOT EXISTS migrations (number BIGINT PRIMARY KEY)")
-            .execute(&self.pool)
+            .execute(&mut *transaction)
             .await?;
         let row = sqlx::query("SELECT count(*) AS done FROM migrations")
-            .fetch_one(&self.pool)
+            .fetch_one(&mut *transaction)
             .await?;
         let done: i64 = row.try_get("done")?;
         let done = usize::try_from(done).unwrap_or(usize::MAX);
@@ -123,14 +135,13 @@ impl Catalog {
             });
         }
         for (number, step) in (1_i64..).zip(MIGRATIONS).skip(done) {
-            let mut transaction = self.pool.begin().await?;
             sqlx::raw_sql(*step).execute(&mut *transaction).await?;
             sqlx::query("INSERT INTO migrations (number) VALUES ($1)")
                 .bind(number)
                 .execute(&mut *transaction)
                 .await?;
-            transaction.commit().await?;
         }
+        transaction.commit().await?;
         Ok(())
     }
 
@@ -155,6 +166,18 @@ impl Catalog {
         Ok(row.try_get("value")?)
     }
 
+    /// A value that is kept for ever, if it was set.
+    ///
+    /// # Errors
+    /// When the catalog fails.
+    pub async fn known(&self, name: &'static str) -> Result<Option<String>, CatalogError> {
+        let row = sqlx::query("SELECT value FROM meta WHERE name = $1")
+            .bind(name)
+            .fetch_optional(&self.pool)
+            .await?;
+        Ok(row.map(|row| row.try_get("value")).transpose()?)
+    }
+
     /// Whether it answers.
     ///
     /// # Errors
@@ -174,6 +197,10 @@ fn time(microseconds: i64) -> Result<Timestamp, CatalogError> {
         what: "a time",
         value: microseconds.to_string(),
     })
+}
+
+fn maybe_time(row: &AnyRow, name: &str) -> Result<Option<Timestamp>, CatalogError> {
+    row.try_get::<Option<i64>, _>(name)?.map(time).transpose()
 }
 
 fn uuid(text: &str, what: &'static str) -> Result<uuid::Uuid, CatalogError> {

@@ -1,12 +1,16 @@
 //! Operations and what happened in them.
 
+use std::collections::BTreeSet;
+
 use everpoint_engine::progress::Reading;
 use everpoint_repository::InstanceName;
 use jiff::Timestamp;
-use sqlx::{Row, sqlite::SqliteRow};
+use sqlx::{Row, any::AnyRow};
 use uuid::Uuid;
 
-use super::{Catalog, CatalogError, microseconds, time, uuid};
+use super::{
+    Catalog, CatalogError, maybe_time, microseconds, servers::ServerId, servers::Term, time, uuid,
+};
 
 /// An operation's name.
 pub type OperationId = Uuid;
@@ -38,6 +42,14 @@ impl OperationKind {
             Self::DifferentialBackup => "DifferentialBackup",
             Self::Expiry => "Expiry",
         }
+    }
+
+    /// Whether the server that schedules begins it, and no other.
+    pub const fn is_scheduled(self) -> bool {
+        matches!(
+            self,
+            Self::FullBackup | Self::DifferentialBackup | Self::Expiry
+        )
     }
 
     /// For a person.
@@ -124,16 +136,29 @@ pub struct EventRow {
     pub message: String,
 }
 
+/// How what ended with its server is ended: state, code and text.
+pub(super) const INTERRUPTED: (OperationState, &str, &str) = (
+    OperationState::Failed,
+    "OperationInterrupted",
+    "the service ended while this ran. What it had stored is removed before the next backup, which is taken by itself",
+);
+
 const COLUMNS: &str = "SELECT id, kind, instance, actor, state, phase, total_bytes, done_bytes, stored_bytes, started_us, ended_us, error_code, error_text FROM operations";
 
 impl Catalog {
-    /// Writes down that an operation began, and forgets its instance's oldest ones.
+    /// Writes down that `owner` began an operation, and forgets its instance's oldest ones. With a `term` only
+    /// while that is not over: false says that it is, and that nothing may begin.
     ///
     /// # Errors
     /// When the catalog fails.
-    pub async fn begin_operation(&self, row: &OperationRow) -> Result<(), CatalogError> {
-        let mut transaction = self.pool.begin().await?;
-        sqlx::query("INSERT INTO operations (id, kind, instance, actor, state, phase, total_bytes, done_bytes, stored_bytes, started_us) VALUES ($1, $2, $3, $4, $5, $6, 0, 0, 0, $7)")
+    pub async fn begin_operation(
+        &self,
+        row: &OperationRow,
+        owner: ServerId,
+        term: Option<Term>,
+    ) -> Result<bool, CatalogError> {
+        let mut transaction = self.begin().await?;
+        let done = sqlx::query("INSERT INTO operations (id, kind, instance, actor, state, phase, total_bytes, done_bytes, stored_bytes, started_us, owner) SELECT $1, $2, $3, $4, $5, $6, 0, 0, 0, $7, $8 WHERE $9 OR EXISTS (SELECT 1 FROM leases WHERE owner = $8 AND term = $10)")
             .bind(row.id.to_string())
             .bind(row.kind.as_str())
             .bind(&row.instance)
@@ -141,18 +166,42 @@ impl Catalog {
             .bind(row.state.as_str())
             .bind(&row.phase)
             .bind(microseconds(row.started_at))
+            .bind(owner.to_string())
+            .bind(term.is_none())
+            .bind(term.unwrap_or(0))
             .execute(&mut *transaction)
             .await?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
         sqlx::query("DELETE FROM operations WHERE instance = $1 AND ended_us IS NOT NULL AND id NOT IN (SELECT id FROM operations WHERE instance = $1 ORDER BY started_us DESC LIMIT $2)")
             .bind(&row.instance)
             .bind(KEPT_OPERATIONS)
             .execute(&mut *transaction)
             .await?;
         transaction.commit().await?;
-        Ok(())
+        Ok(true)
     }
 
-    /// Writes down how far an operation is.
+    /// The instances that a scheduled operation is under way on, on any server.
+    ///
+    /// # Errors
+    /// When the catalog fails.
+    pub async fn busy_instances(&self) -> Result<BTreeSet<String>, CatalogError> {
+        let rows = sqlx::query("SELECT instance, kind FROM operations WHERE ended_us IS NULL")
+            .fetch_all(&self.pool)
+            .await?;
+        let mut busy = BTreeSet::new();
+        for row in &rows {
+            if kind_of(row)?.is_scheduled() {
+                busy.insert(row.try_get("instance")?);
+            }
+        }
+        Ok(busy)
+    }
+
+    /// Writes down how far an operation is. Returns its state: it may have been asked to end meanwhile, by another
+    /// server, too. None when it is over.
     ///
     /// # Errors
     /// When the catalog fails.
@@ -160,30 +209,32 @@ impl Catalog {
         &self,
         id: OperationId,
         reading: &Reading,
-    ) -> Result<(), CatalogError> {
+    ) -> Result<Option<OperationState>, CatalogError> {
         let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-        sqlx::query("UPDATE operations SET phase = $1, total_bytes = $2, done_bytes = $3, stored_bytes = $4 WHERE id = $5 AND ended_us IS NULL")
+        let row = sqlx::query("UPDATE operations SET phase = $1, total_bytes = $2, done_bytes = $3, stored_bytes = $4 WHERE id = $5 AND ended_us IS NULL RETURNING state")
             .bind(reading.phase)
             .bind(number(reading.total_bytes))
             .bind(number(reading.done_bytes))
             .bind(number(reading.stored_bytes))
             .bind(id.to_string())
-            .execute(&self.pool)
+            .fetch_optional(&self.pool)
             .await?;
-        Ok(())
+        row.as_ref().map(state_of).transpose()
     }
 
-    /// Writes down that an operation was asked to end.
+    /// Writes down that an operation was asked to end; whoever runs it sees that within a second. False when it
+    /// is over.
     ///
     /// # Errors
     /// When the catalog fails.
-    pub async fn note_cancel(&self, id: OperationId) -> Result<(), CatalogError> {
-        sqlx::query("UPDATE operations SET state = $1 WHERE id = $2 AND ended_us IS NULL")
-            .bind(OperationState::CancelInProgress.as_str())
-            .bind(id.to_string())
-            .execute(&self.pool)
-            .await?;
-        Ok(())
+    pub async fn note_cancel(&self, id: OperationId) -> Result<bool, CatalogError> {
+        let done =
+            sqlx::query("UPDATE operations SET state = $1 WHERE id = $2 AND ended_us IS NULL")
+                .bind(OperationState::CancelInProgress.as_str())
+                .bind(id.to_string())
+                .execute(&self.pool)
+                .await?;
+        Ok(done.rows_affected() == 1)
     }
 
     /// Writes down what happened in an operation; what comes behind its last place is left out.
@@ -221,22 +272,6 @@ impl Catalog {
             .execute(&self.pool)
             .await?;
         Ok(())
-    }
-
-    /// Ends what an earlier run of the service left unfinished. Returns how many there were.
-    ///
-    /// # Errors
-    /// When the catalog fails.
-    pub async fn end_interrupted(&self, now: Timestamp) -> Result<u64, CatalogError> {
-        let text = "the service ended while this ran. What it had stored is removed before the next backup, which is taken by itself";
-        let done = sqlx::query("UPDATE operations SET state = $1, ended_us = $2, error_code = $3, error_text = $4 WHERE ended_us IS NULL")
-            .bind(OperationState::Failed.as_str())
-            .bind(microseconds(now))
-            .bind("OperationInterrupted")
-            .bind(text)
-            .execute(&self.pool)
-            .await?;
-        Ok(done.rows_affected())
     }
 
     /// An instance's operations, newest first.
@@ -318,37 +353,46 @@ fn const_format(condition: &str) -> String {
     format!("{COLUMNS}{condition}")
 }
 
-fn operation(row: &SqliteRow) -> Result<OperationRow, CatalogError> {
-    let (kind, state): (&str, &str) = (row.try_get("kind")?, row.try_get("state")?);
-    let value = |what, value: &str| CatalogError::Value {
+fn value(what: &'static str, value: &str) -> CatalogError {
+    CatalogError::Value {
         what,
         value: value.to_owned(),
-    };
+    }
+}
+
+fn kind_of(row: &AnyRow) -> Result<OperationKind, CatalogError> {
+    let kind: &str = row.try_get("kind")?;
+    let found = OperationKind::ALL.into_iter().find(|k| k.as_str() == kind);
+    found.ok_or_else(|| value("a kind of operation", kind))
+}
+
+fn state_of(row: &AnyRow) -> Result<OperationState, CatalogError> {
+    let state: &str = row.try_get("state")?;
+    let found = OperationState::ALL
+        .into_iter()
+        .find(|found| found.as_str() == state);
+    found.ok_or_else(|| value("a state", state))
+}
+
+fn operation(row: &AnyRow) -> Result<OperationRow, CatalogError> {
     let bytes = |name| -> Result<u64, CatalogError> {
         let number: i64 = row.try_get(name)?;
         Ok(u64::try_from(number).unwrap_or(0))
     };
-    let ended: Option<i64> = row.try_get("ended_us")?;
     let code: Option<String> = row.try_get("error_code")?;
     let text: Option<String> = row.try_get("error_text")?;
     Ok(OperationRow {
         id: uuid(row.try_get("id")?, "an operation")?,
-        kind: OperationKind::ALL
-            .into_iter()
-            .find(|found| found.as_str() == kind)
-            .ok_or_else(|| value("a kind of operation", kind))?,
+        kind: kind_of(row)?,
         instance: row.try_get("instance")?,
         actor: row.try_get("actor")?,
-        state: OperationState::ALL
-            .into_iter()
-            .find(|found| found.as_str() == state)
-            .ok_or_else(|| value("a state", state))?,
+        state: state_of(row)?,
         phase: row.try_get("phase")?,
         total_bytes: bytes("total_bytes")?,
         done_bytes: bytes("done_bytes")?,
         stored_bytes: bytes("stored_bytes")?,
         started_at: time(row.try_get("started_us")?)?,
-        ended_at: ended.map(time).transpose()?,
+        ended_at: maybe_time(row, "ended_us")?,
         error: code.zip(text),
     })
 }

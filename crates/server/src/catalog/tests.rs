@@ -1,5 +1,12 @@
+use everpoint_testkit::Cluster;
+use tempfile::TempDir;
+use uuid::Uuid;
+
 use super::*;
-use crate::policy::RetentionDays;
+use crate::{
+    access::{Assignment, Role, Scope},
+    policy::RetentionDays,
+};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
@@ -14,58 +21,62 @@ fn seen(oid: u32, name: &str, created: i64) -> SeenDatabase {
     }
 }
 
-async fn catalog() -> (tempfile::TempDir, Catalog) {
-    let directory = tempfile::tempdir().unwrap();
-    let catalog = Catalog::open(&directory.path().join("catalog.db"))
-        .await
-        .unwrap();
-    (directory, catalog)
+/// What holds a catalog while a test runs.
+enum Place {
+    File(TempDir),
+    Server(Box<Cluster>),
 }
 
-#[tokio::test]
-async fn a_database_keeps_its_policy_when_it_is_renamed_and_when_it_is_gone() {
-    let (_directory, catalog) = catalog().await;
-    let instance: everpoint_repository::InstanceName = "one".parse().unwrap();
-    let look = async |seen: &[SeenDatabase], now| {
-        catalog
-            .observe_databases(&instance, seen, RetentionDays::DEFAULT, at(now))
+impl Place {
+    fn file() -> Self {
+        Self::File(tempfile::tempdir().unwrap())
+    }
+
+    async fn server() -> Self {
+        let cluster = Cluster::builder(18).start().await.unwrap();
+        cluster
+            .sql("postgres", "CREATE DATABASE catalog")
             .await
             .unwrap();
-        catalog.databases(&instance).await.unwrap()
-    };
-    let rows = look(&[seen(5, "app", 10)], 100).await;
-    assert_eq!(rows[0].retention, RetentionDays::DEFAULT);
-    let days = RetentionDays::of_living(30).unwrap();
-    catalog
-        .set_retention(&instance, &rows[0], days)
-        .await
-        .unwrap();
-    let rows = look(&[seen(5, "renamed", 10)], 200).await;
-    assert_eq!(
-        (rows.len(), rows[0].name.as_str(), rows[0].retention),
-        (1, "renamed", days)
-    );
-    let rows = look(&[seen(6, "renamed", 300)], 300).await;
-    assert_eq!(rows.len(), 2);
-    assert_eq!(
-        (rows[0].deleted_at, rows[0].retention),
-        (Some(at(300)), days)
-    );
-    assert_eq!(
-        (rows[1].deleted_at, rows[1].retention),
-        (None, RetentionDays::DEFAULT)
-    );
-    let rows = look(&[seen(6, "renamed", 300)], 400).await;
-    assert_eq!(rows[0].deleted_at, Some(at(300)), "it is deleted once");
+        Self::Server(Box::new(cluster))
+    }
+
+    fn address(&self) -> CatalogAddress {
+        match self {
+            Self::File(directory) => CatalogAddress::File(directory.path().join("catalog.db")),
+            Self::Server(cluster) => CatalogAddress::postgres(&cluster.url("catalog")).unwrap(),
+        }
+    }
+
+    async fn open(&self) -> Catalog {
+        Catalog::open(&self.address()).await.unwrap()
+    }
 }
 
-#[tokio::test]
-async fn operations_outlive_the_service_and_unfinished_ones_are_ended_when_it_returns() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("catalog.db");
-    let instance: everpoint_repository::InstanceName = "one".parse().unwrap();
-    let mut row = OperationRow {
-        id: uuid::Uuid::from_u128(1),
+/// Tests that hold for both: each becomes two.
+macro_rules! on_both {
+    ($(async fn $name:ident($place:ident: &Place) $body:block)*) => {
+        mod sqlite {
+            use super::*;
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(&Place::file()).await;
+            })*
+        }
+        mod postgres {
+            use super::*;
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(&Place::server().await).await;
+            })*
+        }
+        $(async fn $name($place: &Place) $body)*
+    };
+}
+
+fn operation(number: u128, started: i64) -> OperationRow {
+    OperationRow {
+        id: Uuid::from_u128(number),
         kind: OperationKind::FullBackup,
         instance: "one".to_owned(),
         actor: "service".to_owned(),
@@ -74,61 +85,259 @@ async fn operations_outlive_the_service_and_unfinished_ones_are_ended_when_it_re
         total_bytes: 0,
         done_bytes: 0,
         stored_bytes: 0,
-        started_at: at(10),
+        started_at: at(started),
         ended_at: None,
         error: None,
-    };
-    {
-        let catalog = Catalog::open(&path).await.unwrap();
-        catalog.begin_operation(&row).await.unwrap();
-        let event = EventRow {
-            time: at(11),
-            message: "begun".to_owned(),
-        };
-        catalog.note_event(row.id, &event).await.unwrap();
-        let (found, events) = catalog.operation(row.id).await.unwrap().unwrap();
-        assert_eq!((found, events), (row.clone(), vec![event]));
     }
-    let catalog = Catalog::open(&path).await.unwrap();
-    assert_eq!(catalog.end_interrupted(at(20)).await.unwrap(), 1);
-    let (found, _) = catalog.operation(row.id).await.unwrap().unwrap();
-    assert_eq!(found.state, OperationState::Failed);
-    assert_eq!(found.error.unwrap().0, "OperationInterrupted");
-    assert_eq!(
-        catalog.failures(&instance).await.unwrap(),
-        (1, Some(at(20)))
-    );
-    row.id = uuid::Uuid::from_u128(2);
-    row.started_at = at(30);
-    catalog.begin_operation(&row).await.unwrap();
-    let done = OperationState::Succeeded;
-    catalog
-        .end_operation(row.id, done, None, at(31))
-        .await
-        .unwrap();
-    assert_eq!(catalog.failures(&instance).await.unwrap(), (0, None));
+}
+
+fn principal(number: u128, name: &str, secret: Option<SecretRow>) -> PrincipalRow {
+    let (id, client) = (Uuid::from_u128(number), Uuid::from_u128(number + 1000));
+    PrincipalRow::service(id, client, name, secret, at(5))
+}
+
+on_both! {
+    async fn a_database_keeps_its_policy_when_it_is_renamed_and_when_it_is_gone(place: &Place) {
+        let catalog = place.open().await;
+        let instance: everpoint_repository::InstanceName = "one".parse().unwrap();
+        let look = async |seen: &[SeenDatabase], now| {
+            catalog
+                .observe_databases(&instance, seen, RetentionDays::DEFAULT, at(now))
+                .await
+                .unwrap();
+            catalog.databases(&instance).await.unwrap()
+        };
+        let rows = look(&[seen(5, "app", 10)], 100).await;
+        assert_eq!(rows[0].retention, RetentionDays::DEFAULT);
+        let days = RetentionDays::of_living(30).unwrap();
+        catalog
+            .set_retention(&instance, &rows[0], days)
+            .await
+            .unwrap();
+        let rows = look(&[seen(5, "renamed", 10)], 200).await;
+        assert_eq!(
+            (rows.len(), rows[0].name.as_str(), rows[0].retention),
+            (1, "renamed", days)
+        );
+        let rows = look(&[seen(6, "renamed", 300)], 300).await;
+        assert_eq!(rows.len(), 2);
+        assert_eq!(
+            (rows[0].deleted_at, rows[0].retention),
+            (Some(at(300)), days)
+        );
+        assert_eq!(
+            (rows[1].deleted_at, rows[1].retention),
+            (None, RetentionDays::DEFAULT)
+        );
+        let rows = look(&[seen(6, "renamed", 300)], 400).await;
+        assert_eq!(rows[0].deleted_at, Some(at(300)), "it is deleted once");
+    }
+
+    async fn operations_of_servers_that_are_gone_are_ended_and_those_of_living_ones_are_not(place: &Place) {
+        let instance: everpoint_repository::InstanceName = "one".parse().unwrap();
+        let (gone, lives) = (Uuid::from_u128(91), Uuid::from_u128(92));
+        let row = operation(1, 10);
+        {
+            let catalog = place.open().await;
+            catalog.add_server(gone, "gone", at(1)).await.unwrap();
+            assert!(catalog.begin_operation(&row, gone, None).await.unwrap());
+            let event = EventRow {
+                time: at(11),
+                message: "begun".to_owned(),
+            };
+            catalog.note_event(row.id, &event).await.unwrap();
+            let (found, events) = catalog.operation(row.id).await.unwrap().unwrap();
+            assert_eq!((found, events), (row.clone(), vec![event]));
+        }
+        let catalog = place.open().await;
+        catalog.add_server(lives, "lives", at(12)).await.unwrap();
+        let other = operation(2, 12);
+        assert!(catalog.begin_operation(&other, lives, None).await.unwrap());
+        assert_eq!(catalog.end_interrupted(at(13)).await.unwrap(), 0);
+        assert!(catalog.beat(gone).await.unwrap());
+        catalog.remove_server(gone, Some(0)).await.unwrap();
+        assert!(catalog.beat(gone).await.unwrap(), "it has counted on since");
+        catalog.remove_server(gone, Some(2)).await.unwrap();
+        assert!(!catalog.beat(gone).await.unwrap());
+        assert_eq!(catalog.end_interrupted(at(20)).await.unwrap(), 1);
+        let (found, _) = catalog.operation(row.id).await.unwrap().unwrap();
+        assert_eq!(found.state, OperationState::Failed);
+        assert_eq!(found.error.unwrap().0, "OperationInterrupted");
+        assert_eq!(
+            catalog.failures(&instance).await.unwrap(),
+            (1, Some(at(20)))
+        );
+        let done = OperationState::Succeeded;
+        catalog
+            .end_operation(other.id, done, None, at(31))
+            .await
+            .unwrap();
+        assert_eq!(catalog.failures(&instance).await.unwrap(), (0, None));
+    }
+
+    async fn whoever_runs_an_operation_sees_that_another_one_cancelled_it(place: &Place) {
+        let (runner, other) = (place.open().await, place.open().await);
+        let row = operation(1, 10);
+        assert!(runner.begin_operation(&row, Uuid::nil(), None).await.unwrap());
+        let reading = everpoint_engine::progress::Progress::default().read();
+        let note = async || runner.note_progress(row.id, &reading).await.unwrap();
+        assert_eq!(note().await, Some(OperationState::InProgress));
+        assert!(other.note_cancel(row.id).await.unwrap());
+        assert_eq!(note().await, Some(OperationState::CancelInProgress));
+        assert!(other.busy_instances().await.unwrap().contains("one"));
+        let ended = OperationState::Cancelled;
+        runner
+            .end_operation(row.id, ended, Some(("OperationCancelled", "asked")), at(11))
+            .await
+            .unwrap();
+        assert_eq!(note().await, None);
+        assert!(!other.note_cancel(row.id).await.unwrap(), "it is over");
+        assert!(other.busy_instances().await.unwrap().is_empty());
+    }
+
+    async fn one_server_schedules_and_one_that_lost_its_term_begins_nothing(place: &Place) {
+        let (one, two) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let catalog = place.open().await;
+        let free = catalog.lease().await.unwrap();
+        assert_eq!(free.owner, None);
+        let first = catalog.take_lease(one, &free).await.unwrap().unwrap();
+        assert_eq!(catalog.take_lease(two, &free).await.unwrap(), None);
+        let seen = catalog.lease().await.unwrap();
+        assert!(catalog.renew_lease(one, first).await.unwrap());
+        let too_late = catalog.take_lease(two, &seen).await.unwrap();
+        assert_eq!(too_late, None, "it was renewed after the other looked");
+        let begin = async |number, who, term| {
+            let row = operation(number, 10);
+            catalog.begin_operation(&row, who, Some(term)).await.unwrap()
+        };
+        assert!(begin(1, one, first).await);
+        let seen = catalog.lease().await.unwrap();
+        let second = catalog.take_lease(two, &seen).await.unwrap().unwrap();
+        assert!(second > first);
+        assert!(!catalog.renew_lease(one, first).await.unwrap());
+        assert!(!begin(2, one, first).await);
+        assert!(begin(3, two, second).await);
+        catalog.give_lease(one).await.unwrap();
+        assert_eq!(catalog.lease().await.unwrap().owner, Some(two));
+        catalog.give_lease(two).await.unwrap();
+        assert!(!begin(4, two, second).await);
+    }
+
+    async fn servers_that_start_at_once_make_the_catalog_once(place: &Place) {
+        let address = place.address();
+        let open = || async {
+            let catalog = Catalog::open(&address).await.unwrap();
+            catalog.kept("tenant", || Uuid::new_v4().to_string()).await.unwrap()
+        };
+        let (a, b, c, d) = tokio::join!(open(), open(), open(), open());
+        assert!(a == b && b == c && c == d, "{a} {b} {c} {d}");
+        let catalog = place.open().await;
+        let subscription = Scope::subscription(Uuid::nil());
+        let owner = async |number| {
+            let row = principal(number, "owner", None);
+            let assignment = Assignment {
+                id: row.id,
+                principal: row.id,
+                role: Role::by_name("Owner").unwrap().id,
+                scope: subscription.clone(),
+            };
+            catalog.add_first_owner(&row, &assignment, at(1)).await.unwrap()
+        };
+        let (a, b, c) = tokio::join!(owner(1), owner(2), owner(3));
+        assert_eq!([a, b, c].into_iter().filter(|made| *made).count(), 1);
+        assert_eq!(catalog.assignments().await.unwrap().len(), 1);
+    }
+
+    async fn a_catalog_of_the_first_version_keeps_its_secrets(place: &Place) {
+        let pool = place.address().connect().await.unwrap();
+        sqlx::raw_sql(MIGRATIONS[0]).execute(&pool).await.unwrap();
+        let id = Uuid::from_u128(1).to_string();
+        sqlx::query("INSERT INTO principals (id, client_id, name, secret, created_us) VALUES ($1, $1, 'owner', 'argon2id$a$b', 5000000)")
+            .bind(&id)
+            .execute(&pool)
+            .await
+            .unwrap();
+        sqlx::raw_sql("CREATE TABLE migrations (number BIGINT PRIMARY KEY); INSERT INTO migrations VALUES (1)")
+            .execute(&pool)
+            .await
+            .unwrap();
+        let found = place.open().await.principals().await.unwrap();
+        assert_eq!(found[0].secrets[0].hash, "argon2id$a$b");
+        assert_eq!((found[0].kind, found[0].created_at), (PrincipalKind::ServicePrincipal, at(5)));
+    }
+
+    async fn principals_come_and_go_with_their_secrets_and_each_change_counts(place: &Place) {
+        let catalog = place.open().await;
+        let number = async || catalog.changes().await.unwrap()[ACCESS];
+        let mut last = number().await;
+        let mut grew = async || {
+            let now = number().await;
+            assert!(now > last);
+            last = now;
+        };
+        let secret = SecretRow::new("one", at(5), Some(at(100)));
+        assert!(secret.is_valid(at(99)) && !secret.is_valid(at(100)));
+        let program = principal(1, "program", Some(secret.clone()));
+        catalog.add_principal(&program).await.unwrap();
+        grew().await;
+        let user = PrincipalRow::user(Uuid::from_u128(2), "Ann", None, None, at(6));
+        catalog.add_principal(&user).await.unwrap();
+        let same = PrincipalRow::user(Uuid::from_u128(3), "ANN", None, None, at(6));
+        catalog.add_principal(&same).await.unwrap_err();
+        assert_eq!(catalog.principals().await.unwrap(), [user.clone(), program.clone()]);
+        grew().await;
+        let (one, two) = (SecretRow::new("1", at(7), None), SecretRow::new("2", at(8), None));
+        catalog.add_secret(program.id, &one).await.unwrap();
+        grew().await;
+        catalog.remove_secret(program.id, secret.id).await.unwrap();
+        grew().await;
+        let other = SecretRow::new("3", at(7), None);
+        catalog.set_password(user.id, &other).await.unwrap();
+        catalog.set_password(user.id, &two).await.unwrap();
+        catalog.set_disabled(user.id, Some(at(9))).await.unwrap();
+        grew().await;
+        let found = catalog.principals().await.unwrap();
+        assert_eq!((&found[0].secrets, found[0].disabled_at), (&vec![two], Some(at(9))));
+        assert_eq!(found[1].secrets, [one]);
+        let assignment = Assignment {
+            id: Uuid::from_u128(9),
+            principal: program.id,
+            role: Role::by_name("Reader").unwrap().id,
+            scope: Scope::subscription(Uuid::nil()),
+        };
+        catalog.add_assignment(&assignment, at(10)).await.unwrap();
+        grew().await;
+        assert!(catalog.remove_principal(program.id).await.unwrap());
+        assert!(!catalog.remove_principal(program.id).await.unwrap());
+        grew().await;
+        assert_eq!(catalog.assignments().await.unwrap(), []);
+    }
+
+    async fn a_newer_catalog_is_refused(place: &Place) {
+        let catalog = place.open().await;
+        sqlx::query("INSERT INTO migrations (number) VALUES (99)")
+            .execute(&catalog.pool)
+            .await
+            .unwrap();
+        let error = Catalog::open(&place.address()).await.unwrap_err();
+        let known = MIGRATIONS.len();
+        assert!(
+            matches!(error, CatalogError::Newer { found, known: k } if found == known + 1 && k == known)
+        );
+    }
 }
 
 #[tokio::test]
 async fn nobody_else_may_read_the_catalog() {
     use std::os::unix::fs::PermissionsExt;
-    let (directory, _catalog) = catalog().await;
+    let place = Place::file();
+    let _catalog = place.open().await;
+    let Place::File(directory) = &place else {
+        panic!()
+    };
     for entry in std::fs::read_dir(directory.path()).unwrap() {
         let entry = entry.unwrap();
         let mode = entry.metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o077, 0, "{:?}", entry.path());
     }
-}
-
-#[tokio::test]
-async fn a_newer_catalog_is_refused() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("catalog.db");
-    let catalog = Catalog::open(&path).await.unwrap();
-    sqlx::query("INSERT INTO migrations (number) VALUES (99)")
-        .execute(&catalog.pool)
-        .await
-        .unwrap();
-    let error = Catalog::open(&path).await.unwrap_err();
-    assert!(matches!(error, CatalogError::Newer { found: 2, known: 1 }));
 }

@@ -1,5 +1,6 @@
 //! The service's configuration: one TOML file, of which every key is known.
 
+mod identity;
 mod secret;
 
 use std::{
@@ -12,9 +13,13 @@ use jiff::{SignedDuration, civil::Weekday};
 use serde::Deserialize;
 use url::Url;
 
+pub use identity::{Claim, IdentityConfig, OidcAlgorithm, OidcConfig, OidcKeys};
 pub use secret::{RepositorySecret, SecretError};
 
-use crate::scheduler::Limits;
+use crate::{
+    catalog::{CatalogAddress, CatalogAddressError},
+    scheduler::Limits,
+};
 
 /// The largest file that is read.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -30,6 +35,11 @@ pub struct Config {
     pub public_url: Url,
     /// Where the catalog, the audit log and generated certificates lie.
     pub state_directory: PathBuf,
+    /// A PostgreSQL database as the catalog, `postgres://USER@HOST:PORT/DATABASE`, which servers may share; a file
+    /// in the state directory when not given.
+    pub catalog: Option<String>,
+    /// A file whose first line is the password for it.
+    pub catalog_password_file: Option<PathBuf>,
     /// What resources say of where they are.
     #[serde(default = "local")]
     pub location: String,
@@ -46,6 +56,11 @@ pub struct Config {
     /// Limits of requests.
     #[serde(default)]
     pub limits: LimitConfig,
+    /// Who else may sign people in.
+    #[serde(default)]
+    pub identity: IdentityConfig,
+    /// What is logged, as `EVERPOINT_LOG` has it, which goes before it: `info`, `debug`, `everpoint_server=trace`.
+    pub log: Option<String>,
 }
 
 /// Where backups lie, and what opens them.
@@ -189,6 +204,9 @@ pub enum ConfigError {
     /// It is no such file.
     #[error("the configuration is not understood")]
     Syntax(#[from] Box<toml::de::Error>),
+    /// The catalog's address.
+    #[error(transparent)]
+    Catalog(#[from] CatalogAddressError),
     /// A value may not be so.
     #[error("`{key}` is {found}. {wanted}")]
     Value {
@@ -229,6 +247,23 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
+        if self.shared_catalog()?.is_none() && self.catalog_password_file.is_some() {
+            return Err(ConfigError::Value {
+                key: "catalog_password_file",
+                found: "given without a catalog".to_owned(),
+                wanted: "It goes with catalog = \"postgres://…\"",
+            });
+        }
+        if let Some(oidc) = &self.identity.oidc {
+            oidc.check()?;
+        }
+        if !self.state_directory.is_absolute() {
+            return Err(ConfigError::Value {
+                key: "state_directory",
+                found: format!("`{}`", self.state_directory.display()),
+                wanted: "It is an absolute path",
+            });
+        }
         let backups = &self.backups;
         let within = |key, found: SignedDuration, from_s: i64, to_s: i64, wanted| match (from_s
             ..=to_s)
@@ -313,6 +348,37 @@ impl Config {
     /// How clients reach it, without a slash at the end.
     pub fn base_url(&self) -> &str {
         self.public_url.as_str().trim_end_matches('/')
+    }
+
+    /// The same with another catalog.
+    ///
+    /// # Errors
+    /// When that is no address of one.
+    pub fn with_catalog(mut self, address: &str) -> Result<Self, ConfigError> {
+        self.catalog = Some(address.to_owned());
+        self.check()?;
+        Ok(self)
+    }
+
+    /// Where the catalog lies, with the password that belongs to it.
+    ///
+    /// # Errors
+    /// When the password cannot be read.
+    pub fn catalog_address(&self) -> Result<CatalogAddress, SecretError> {
+        let Some(address) = self.shared_catalog().ok().flatten() else {
+            return Ok(CatalogAddress::File(
+                self.state_directory.join("catalog.db"),
+            ));
+        };
+        Ok(match &self.catalog_password_file {
+            None => address,
+            Some(path) => address.with_password(&secret::first_line(path)?),
+        })
+    }
+
+    fn shared_catalog(&self) -> Result<Option<CatalogAddress>, CatalogAddressError> {
+        let text = self.catalog.as_deref();
+        text.map(CatalogAddress::postgres).transpose()
     }
 
     /// How much the scheduler may begin.

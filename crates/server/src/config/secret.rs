@@ -22,7 +22,7 @@ pub enum RepositorySecret {
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// Its file cannot be read.
-    #[error("the repository's secret cannot be read from {}", path.display())]
+    #[error("the secret cannot be read from {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -36,7 +36,7 @@ pub enum SecretError {
         path: PathBuf,
     },
     /// Its variable is not set, or its file is empty.
-    #[error("{place} holds no passphrase")]
+    #[error("{place} holds no secret")]
     Empty {
         /// Where it was to be.
         place: String,
@@ -51,17 +51,24 @@ impl RepositorySecret {
     pub fn read(&self) -> Result<Secret, SecretError> {
         match self {
             Self::KeyFile(path) => Ok(Secret::KeyFile(bytes(path)?)),
-            Self::PassphraseFile(path) => {
-                let bytes = bytes(path)?;
-                let text = Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned());
-                let line = text.lines().next().unwrap_or_default();
-                passphrase(line, || path.display().to_string())
-            }
+            Self::PassphraseFile(path) => Ok(Secret::Passphrase(first_line(path)?)),
             Self::PassphraseEnvironment(name) => {
                 let text = Zeroizing::new(std::env::var(name).unwrap_or_default());
                 passphrase(&text, || format!("the environment variable {name}"))
             }
         }
+    }
+}
+
+/// The first line of a file, which may not be empty.
+pub(super) fn first_line(path: &Path) -> Result<Zeroizing<String>, SecretError> {
+    let bytes = bytes(path)?;
+    let text = Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned());
+    match text.lines().next().unwrap_or_default() {
+        "" => Err(SecretError::Empty {
+            place: path.display().to_string(),
+        }),
+        line => Ok(Zeroizing::new(line.to_owned())),
     }
 }
 

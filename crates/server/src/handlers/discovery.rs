@@ -7,25 +7,42 @@ use everpoint_api::{
 
 use crate::{
     access::{Action, Scope},
+    chain,
     http::Answer,
-    service::{Caller, Service},
+    service::{Caller, Scheduling, Service},
 };
 
 const READ_SUBSCRIPTIONS: Action = Action::new("Microsoft.Resources/subscriptions/read");
 
-/// Whether requests can be answered and backups taken.
-pub async fn ready(service: &Service) -> Result<Answer, ApiError> {
-    service
-        .catalog()
-        .ping()
-        .await
-        .map_err(|error| super::internal(&error))?;
-    service
-        .repository()
-        .instances()
-        .await
-        .map_err(|error| super::internal(&error))?;
-    Ok(Answer::plain(200, "text/plain", "ready\n"))
+/// Whether requests can be answered and backups taken, and who schedules them.
+pub async fn ready(service: &Service) -> Answer {
+    let catalog = service.scheduling().await.map_err(|error| chain(&error));
+    let repository = service.repository().instances().await;
+    let repository = repository.map_err(|error| chain(&error));
+    // Anybody may ask: why something fails stands in the log alone.
+    for (what, error) in [
+        ("catalog", catalog.as_ref().err()),
+        ("repository", repository.as_ref().err()),
+    ] {
+        if let Some(error) = error {
+            tracing::error!("not ready: the {what} failed: {error}");
+        }
+    }
+    let word = |well: bool| if well { "ok" } else { "failed" };
+    let scheduling = match &catalog {
+        Ok(Scheduling::Here) => "here",
+        Ok(Scheduling::Elsewhere) => "elsewhere",
+        Ok(Scheduling::Nowhere) => "nowhere",
+        Err(_) => "unknown",
+    };
+    let ready = catalog.is_ok() && repository.is_ok();
+    let text = format!(
+        "{}\ncatalog {}\nrepository {}\nscheduling {scheduling}\n",
+        if ready { "ready" } else { "not ready" },
+        word(catalog.is_ok()),
+        word(repository.is_ok()),
+    );
+    Answer::plain(if ready { 200 } else { 503 }, "text/plain", &text)
 }
 
 pub fn authority(service: &Service) -> Result<Answer, ApiError> {

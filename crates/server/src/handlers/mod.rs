@@ -7,6 +7,7 @@ mod instance;
 mod operation;
 mod retention;
 mod role;
+mod sign_in;
 mod token;
 
 use std::error::Error;
@@ -30,7 +31,7 @@ pub async fn answer(
 ) -> Result<Answer, ApiError> {
     match endpoint {
         Endpoint::Health => Ok(Answer::plain(200, "text/plain", "ok\n")),
-        Endpoint::Ready => discovery::ready(service).await,
+        Endpoint::Ready => Ok(discovery::ready(service).await),
         Endpoint::AuthorityCertificate => discovery::authority(service),
         Endpoint::CloudMetadata => Ok(discovery::cloud(service)),
         Endpoint::Token => Ok(token::token(service, caller).await),

@@ -19,16 +19,13 @@ pub async fn list(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiE
     let observed = instance::known(service, caller)?;
     let rows = service.catalog().operations(&observed.name).await;
     let rows = rows.map_err(|error| super::internal(&error))?;
-    let seen = rows
-        .iter()
-        .map(|row| resource(service, caller, row, &[]))
-        .collect();
+    let seen = rows.iter().map(|row| resource(caller, row, &[])).collect();
     super::page(service, caller, seen)
 }
 
 pub async fn get(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiError> {
     let (row, events) = known(service, caller).await?;
-    Ok(Answer::ok(&resource(service, caller, &row, &events)))
+    Ok(Answer::ok(&resource(caller, &row, &events)))
 }
 
 pub async fn cancel(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiError> {
@@ -108,7 +105,6 @@ fn estimate(row: &OperationRow, now: Timestamp) -> Option<Timestamp> {
 }
 
 fn resource(
-    service: &Service,
     caller: &Caller<'_>,
     row: &OperationRow,
     events: &[EventRow],
@@ -130,7 +126,7 @@ fn resource(
             state: row.state.as_str().to_owned(),
             error_code: code,
             error_description: text,
-            is_cancellable: service.is_cancellable(row.id),
+            is_cancellable: row.state == OperationState::InProgress,
             progress: OperationProgress {
                 phase: row.phase.clone(),
                 done_bytes: row.done_bytes,

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::{
     access::{Action, ActionPattern, Assignment, BUILT_IN, Role, Scope},
+    catalog::PrincipalKind,
     http::Answer,
     service::{Caller, Service},
 };
@@ -216,6 +217,14 @@ fn definition_of(service: &Service, role: &Role) -> Resource<DefinitionPropertie
     }
 }
 
+/// One that was removed counts as a program.
+fn principal_type(service: &Service, id: Uuid) -> &'static str {
+    let principals = service.principals();
+    let row = principals.iter().find(|row| row.id == id);
+    row.map_or(PrincipalKind::ServicePrincipal, |row| row.kind)
+        .as_str()
+}
+
 fn assignment_of(
     service: &Service,
     assignment: &Assignment,
@@ -230,7 +239,7 @@ fn assignment_of(
         properties: AssignmentProperties {
             role_definition_id: definition_path(service, assignment.role),
             principal_id: assignment.principal,
-            principal_type: "ServicePrincipal".to_owned(),
+            principal_type: principal_type(service, assignment.principal).to_owned(),
             scope,
             created_on: WireTime::new(since),
             updated_on: WireTime::new(since),

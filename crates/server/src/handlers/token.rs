@@ -1,4 +1,5 @@
-//! Tokens for service principals: the client credentials grant (RFC 6749, section 4.4).
+//! Tokens: for service principals by the client credentials grant, for users by the password grant (RFC 6749,
+//! sections 4.4 and 4.3).
 
 use everpoint_api::{
     ApiError,
@@ -6,29 +7,35 @@ use everpoint_api::{
 };
 use jiff::Timestamp;
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
+use super::sign_in::{Claimed, sign_in};
 use crate::{
+    catalog::PrincipalRow,
     http::{Answer, query_pairs},
-    identity::{SecretHash, TOKEN_LIFETIME},
+    identity::TOKEN_LIFETIME,
     service::{Caller, Service},
 };
 
 pub async fn token(service: &Service, caller: &Caller<'_>) -> Answer {
     match grant(service, caller).await {
-        Ok(answer) => answer,
-        Err((status, error, text)) => Answer::json(
-            status,
-            &TokenError {
-                error: error.to_owned(),
-                error_description: text.to_owned(),
-            },
-        ),
+        Ok(answer) => Answer::ok(&answer),
+        Err(refusal) => refused(refusal),
     }
 }
 
-type Refusal = (u16, &'static str, &'static str);
+/// A status, an error of OAuth 2.0, and a text.
+pub type Refusal = (u16, &'static str, &'static str);
 
-async fn grant(service: &Service, caller: &Caller<'_>) -> Result<Answer, Refusal> {
+pub fn refused((status, error, text): Refusal) -> Answer {
+    let body = TokenError {
+        error: error.to_owned(),
+        error_description: text.to_owned(),
+    };
+    Answer::json(status, &body)
+}
+
+async fn grant(service: &Service, caller: &Caller<'_>) -> Result<TokenAnswer, Refusal> {
     let text = std::str::from_utf8(caller.body);
     let form = query_pairs(text.map_err(|_| (400, "invalid_request", "the form is not UTF-8"))?);
     let field = |name: &str| {
@@ -38,10 +45,17 @@ async fn grant(service: &Service, caller: &Caller<'_>) -> Result<Answer, Refusal
     if !is_tenant(service, caller) {
         return Err((400, "invalid_request", "there is no such tenant"));
     }
-    if field("grant_type") != "client_credentials" {
-        let text = "only grant_type=client_credentials is served";
-        return Err((400, "unsupported_grant_type", text));
-    }
+    let (claimed, secret) = match field("grant_type") {
+        "client_credentials" => {
+            let client = Uuid::try_parse(field("client_id")).ok();
+            (Claimed::Client(client), field("client_secret"))
+        }
+        "password" => (Claimed::User(field("username")), field("password")),
+        _ => {
+            let text = "only grant_type=client_credentials and password are served";
+            return Err((400, "unsupported_grant_type", text));
+        }
+    };
     let scope = field("scope")
         .split_whitespace()
         .find_map(|scope| scope.strip_suffix("/.default"));
@@ -49,46 +63,29 @@ async fn grant(service: &Service, caller: &Caller<'_>) -> Result<Answer, Refusal
         let text = "the scope is the service's public URL followed by /.default";
         return Err((400, "invalid_scope", text));
     };
-    // The same words for an unknown client and for a wrong secret, after the same work.
-    let wrong = (
-        401,
-        "invalid_client",
-        "the client id or its secret is wrong",
-    );
-    let client = Uuid::try_parse(field("client_id")).ok();
-    let principals = service.principals();
-    let principal = principals.iter().find(|row| Some(row.client_id) == client);
-    let hash = principal
-        .or(principals.first())
-        .map(|row| row.secret.clone())
-        .ok_or(wrong)?;
-    let secret = zeroize::Zeroizing::new(field("client_secret").to_owned());
-    let busy = (503, "temporarily_unavailable", "the service is ending");
-    let permit = service
-        .checking_secrets()
-        .acquire()
-        .await
-        .map_err(|_| busy)?;
-    let check = move || SecretHash::from_text(hash).matches(&secret);
-    let matches = tokio::task::spawn_blocking(check).await.unwrap_or(false);
-    drop(permit);
-    let principal = principal.filter(|_| matches);
-    service.audit_sign_in(client, principal.map(|row| row.id));
-    let principal = principal.ok_or(wrong)?;
-    let signed = service.signer().sign(
-        principal.id,
-        principal.client_id,
-        audience,
-        Timestamp::now(),
-    );
+    let secret = Zeroizing::new(secret.to_owned());
+    let principal = sign_in(service, claimed, secret).await?;
+    issue(service, &principal, audience)
+}
+
+/// A token for an audience that the service is.
+pub fn issue(
+    service: &Service,
+    principal: &PrincipalRow,
+    audience: &str,
+) -> Result<TokenAnswer, Refusal> {
+    let now = Timestamp::now();
+    let signed = service
+        .signer()
+        .sign(principal.id, principal.client_id, audience, now);
     let access_token = signed.map_err(|_| (500, "server_error", "the token cannot be signed"))?;
     let seconds = TOKEN_LIFETIME.as_secs();
-    Ok(Answer::ok(&TokenAnswer {
+    Ok(TokenAnswer {
         token_type: "Bearer".to_owned(),
         expires_in: seconds,
         ext_expires_in: seconds,
         access_token,
-    }))
+    })
 }
 
 fn is_tenant(service: &Service, caller: &Caller<'_>) -> bool {
@@ -112,7 +109,7 @@ pub fn openid(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiError
         "authorization_endpoint": format!("{place}/oauth2/v2.0/authorize"),
         "jwks_uri": format!("{place}/discovery/v2.0/keys"),
         "token_endpoint_auth_methods_supported": ["client_secret_post"],
-        "grant_types_supported": ["client_credentials"],
+        "grant_types_supported": ["client_credentials", "password"],
         "response_types_supported": ["token"],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["ES256"],

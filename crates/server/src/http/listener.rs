@@ -1,6 +1,11 @@
 //! Connections: TLS, HTTP/1.1, and their limits.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use everpoint_api::{ApiError, Code};
@@ -9,13 +14,13 @@ use hyper::{Request, Response, body::Incoming, header, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::watch,
     task::JoinSet,
     time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::{answer::Answer, limit::RateLimit, routes::Method, tls::Tls};
+use super::{answer::Answer, limit::RateLimit, routes::Method};
 use crate::service::{Service, Wanted, told};
 
 /// How long a client may take for the handshake, for the headers of a request, and for its body.
@@ -46,25 +51,25 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, ListenError> {
 }
 
 /// Answers until told to end.
-pub async fn serve(
-    listener: TcpListener,
-    tls: &Tls,
-    service: Arc<Service>,
-    mut stop: watch::Receiver<bool>,
-) {
-    let limits = &service.config().limits;
-    let room = Arc::new(Semaphore::new(usize::from(limits.connections)));
-    let rate = Arc::new(RateLimit::new(limits.requests_per_second, limits.burst));
-    let acceptor = TlsAcceptor::from(tls.server.clone());
+pub async fn serve(listener: TcpListener, service: Arc<Service>, mut stop: watch::Receiver<bool>) {
+    let rate = Arc::new(RateLimit::new(1.0, 1.0));
+    let mut settings = service.follow_settings();
+    settings.mark_changed();
+    let mut most = 1;
     let mut connections = JoinSet::new();
     let ending = stop.clone();
     loop {
-        while connections.try_join_next().is_some() {}
-        let Ok(permit) = room.clone().acquire_owned().await else {
-            return;
-        };
+        let room = connections.len() < most;
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = listener.accept(), if room => accepted,
+            Some(_) = connections.join_next() => continue,
+            // The sender lives as long as the service.
+            Ok(()) = settings.changed() => {
+                let limits = settings.borrow_and_update().limits.clone();
+                most = usize::from(limits.connections);
+                rate.set(f64::from(limits.requests_per_second), f64::from(limits.burst));
+                continue;
+            }
             () = told(&mut stop) => break,
         };
         let (stream, peer) = match accepted {
@@ -81,11 +86,9 @@ pub async fn serve(
             rate: rate.clone(),
             peer,
         };
-        let (acceptor, ending) = (acceptor.clone(), ending.clone());
-        connections.spawn(async move {
-            connection.run(stream, acceptor, ending).await;
-            drop(permit);
-        });
+        let acceptor = TlsAcceptor::from(service.tls());
+        let ending = ending.clone();
+        connections.spawn(connection.run(stream, acceptor, ending));
     }
     let rest = async { while connections.join_next().await.is_some() {} };
     let _ = timeout(FAREWELL, rest).await;
@@ -94,7 +97,7 @@ pub async fn serve(
 #[derive(Clone)]
 struct Connection {
     service: Arc<Service>,
-    rate: Arc<RateLimit>,
+    rate: Arc<RateLimit<IpAddr>>,
     peer: SocketAddr,
 }
 
@@ -137,7 +140,7 @@ impl Connection {
 
     async fn within_limits(&self, request: Request<Incoming>) -> Answer {
         let (head, body) = request.into_parts();
-        let limit = usize::from(self.service.config().limits.body_kib) << 10;
+        let limit = usize::from(self.service.settings().limits.body_kib) << 10;
         let body = match timeout(PATIENCE, Limited::new(body, limit).collect()).await {
             Ok(Ok(body)) => body.to_bytes(),
             Ok(Err(_)) => {

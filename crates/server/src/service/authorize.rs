@@ -117,7 +117,7 @@ impl Service {
             path: wanted.path,
         };
         if route.need != Need::Nothing {
-            let principal = self.authenticate(wanted.token)?;
+            let principal = self.authenticate(wanted.token).await?;
             caller.principal = Some(principal);
             self.authorize(route, principal, &caller.scope)?;
             self.check_place(&caller)?;
@@ -132,18 +132,32 @@ impl Service {
         handlers::answer(self, route.endpoint, &caller).await
     }
 
-    fn authenticate(&self, token: Option<&str>) -> Result<PrincipalId, ApiError> {
+    async fn authenticate(&self, token: Option<&str>) -> Result<PrincipalId, ApiError> {
         let refuse = |text| Err(ApiError::new(Code::AuthenticationFailed, text));
         let Some(token) = token else {
             return refuse("the request carries no bearer token. Get one from the token endpoint");
         };
-        match self.signer.principal(token) {
-            // A principal that was removed keeps its tokens and may do nothing.
-            Some(principal) if self.principals().iter().any(|row| row.id == principal) => {
-                Ok(principal)
+        let principals = self.principals();
+        let row = |id| principals.iter().find(|row| row.id == id);
+        if let Some(id) = self.signer.principal(token) {
+            // A principal that was removed or disabled keeps its tokens and may do nothing.
+            if row(id).is_some_and(|row| row.is_enabled() && row.external.is_none()) {
+                return Ok(id);
             }
-            _ => refuse("the token is not this service's, or no longer valid. Get a new one"),
+        } else if let Some(issuer) = self.issuer()
+            && let Some(found) = issuer.external(token).await
+        {
+            match row(found.id) {
+                // Nobody could assign it a role: it may do nothing, and is told under which id it may be added.
+                None => return Ok(found.id),
+                // That the ids are equal does not make it one that signs in here.
+                Some(row) if row.is_enabled() && row.external == Some(found.value) => {
+                    return Ok(found.id);
+                }
+                Some(_) => {}
+            }
         }
+        refuse("the token is not this service's, or no longer valid. Get a new one")
     }
 
     /// Decides and writes the decision down. What cannot be written down is not allowed.

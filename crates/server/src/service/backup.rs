@@ -19,8 +19,17 @@ use crate::{
 impl Service {
     /// Begins what is due now. Says when to look again at the latest.
     pub(super) async fn begin_due(self: &Arc<Self>) -> Option<Timestamp> {
+        // Another server does it.
+        self.term()?;
         let now = Timestamp::now();
         let mut known: Vec<(Schedule, History)> = Vec::new();
+        let busy = match self.catalog.busy_instances().await {
+            Ok(busy) => busy,
+            Err(error) => {
+                tracing::error!(error = %crate::chain(&error), "the catalog failed");
+                return None;
+            }
+        };
         for observed in self.instances() {
             // Whose server does not answer cannot be backed up; that shows as its state.
             if observed.server.is_err() {
@@ -33,7 +42,9 @@ impl Service {
                     return None;
                 }
             };
-            let running = match self.is_busy(&observed.name) {
+            // Also what a server that scheduled before has not finished yet.
+            let elsewhere = busy.contains(observed.name.as_str());
+            let running = match elsewhere || self.is_busy(&observed.name) {
                 true => Running::Yes,
                 false => Running::No,
             };
@@ -42,7 +53,7 @@ impl Service {
             }
         }
         let pairs = || known.iter().map(|(schedule, history)| (schedule, history));
-        for item in due(pairs(), self.config.scheduler_limits(), now) {
+        for item in due(pairs(), self.settings().scheduler_limits(), now) {
             self.set_busy(&item.instance, Running::Yes);
             let (service, name) = (self.clone(), format!("backup {}", item.instance));
             let instance = item.instance.clone();
@@ -67,7 +78,8 @@ impl Service {
                 text: "the instance is gone".to_owned(),
             })?;
             let processors = std::thread::available_parallelism().map_or(1, usize::from);
-            let config = &self.config.backups;
+            let settings = self.settings();
+            let config = &settings.backups;
             let plan = BackupPlan {
                 instance: instance.clone(),
                 record: observed.record.clone(),

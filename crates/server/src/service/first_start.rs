@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::{
     access::{Assignment, Role, Scope, SubscriptionId},
-    catalog::{Catalog, CatalogError, PrincipalRow},
+    catalog::{Catalog, CatalogError, PrincipalRow, SecretRow},
     identity::{ClientSecret, SecretHash},
 };
 
@@ -38,24 +38,23 @@ pub async fn ensure_owner(
     let Some(hash) = SecretHash::of(secret.text()) else {
         return Ok(None);
     };
-    let principal = PrincipalRow {
-        id: Uuid::new_v4(),
-        client_id: Uuid::new_v4(),
-        name: match principals.len() {
-            0 => "owner".to_owned(),
-            more => format!("owner {}", more + 1),
-        },
-        secret: hash.text().to_owned(),
+    let name = match principals.len() {
+        0 => "owner".to_owned(),
+        more => format!("owner {}", more + 1),
     };
-    catalog.add_principal(&principal, now).await?;
+    let kept = SecretRow::new(hash.text(), now, None);
+    let principal = PrincipalRow::service(Uuid::new_v4(), Uuid::new_v4(), name, Some(kept), now);
     let assignment = Assignment {
         id: Uuid::new_v4(),
         principal: principal.id,
         role: role.id,
         scope: Scope::subscription(subscription),
     };
-    catalog.add_assignment(&assignment, now).await?;
-    Ok(Some(Owner {
+    // Another server may have been faster.
+    let added = catalog
+        .add_first_owner(&principal, &assignment, now)
+        .await?;
+    Ok(added.then_some(Owner {
         client_id: principal.client_id,
         secret,
     }))

@@ -1,46 +1,64 @@
 //! The service: what it knows, what it does by itself, and how a request comes to its answer.
 
+mod access_document;
 mod authorize;
 mod backup;
+mod directory;
 mod expiry;
 mod first_start;
 mod observe;
 mod operations;
+mod rebuild;
 mod receive;
+mod reload;
 mod run;
+mod step;
 mod thread;
 mod watching;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Instant,
 };
 
 use everpoint_engine::progress::Progress;
 use everpoint_repository::{InstanceName, Repository};
 use jiff::Timestamp;
+use rustls::ServerConfig;
 use tokio::sync::{Notify, Semaphore, watch};
 use uuid::Uuid;
 
 pub use authorize::{Caller, Wanted};
+pub use directory::{Directory, DirectoryError, SignIn};
 pub use first_start::Owner;
 pub use observe::Observed;
+pub use rebuild::{Existing, RebuildError, Rebuilt, rebuild};
+pub use reload::{CheckError, Reloaded, check};
 pub use run::{RunError, Running, start};
+pub use step::Scheduling;
 
 use crate::{
     access::{Assignment, Scope, SubscriptionId},
     audit::{AuditFile, Entry, Outcome},
-    catalog::{Catalog, CatalogError, OperationId, PrincipalRow},
+    catalog::{Catalog, CatalogError, OperationId, PrincipalRow, ServerId},
     config::Config,
-    identity::Signer,
+    http::RateLimit,
+    identity::{Issuer, Signer},
 };
 
 /// Secrets that are checked at once: each takes 19 MiB and a processor for some tens of milliseconds.
 const SECRETS_AT_ONCE: usize = 2;
+/// Failed attempts to sign in as one principal: so many at once, and then so many a second.
+const ATTEMPTS: (f64, f64) = (10.0, 0.2);
 
 /// The service.
 pub struct Service {
+    /// This run of it, among those that share the catalog.
+    id: ServerId,
+    /// As it was started; what of it can change while it runs is in `settings`.
     config: Config,
+    settings: watch::Sender<Arc<Config>>,
     catalog: Catalog,
     repository: Repository,
     audit: AuditFile,
@@ -48,6 +66,9 @@ pub struct Service {
     tenant: Uuid,
     subscription: SubscriptionId,
     authority: Option<String>,
+    tls: RwLock<Arc<ServerConfig>>,
+    /// Another issuer of tokens.
+    issuer: RwLock<Option<Arc<Issuer>>>,
     /// As the catalog has them; read anew when they change.
     assignments: RwLock<Arc<Vec<(Assignment, Timestamp)>>>,
     principals: RwLock<Arc<Vec<PrincipalRow>>>,
@@ -56,15 +77,52 @@ pub struct Service {
     observed: RwLock<BTreeMap<InstanceName, Arc<Observed>>>,
     running: Mutex<HashMap<OperationId, Progress>>,
     busy: Mutex<BTreeSet<InstanceName>>,
+    /// The lease of scheduling, while this server has it.
+    lease: watch::Sender<Option<step::Held>>,
+    /// Something changed that the other servers' caches are of.
+    step_now: Notify,
+    /// Principals or assignments changed, and the repository's copy is to follow.
+    access_changed: Notify,
+    /// By instance, what is told when more can be restored.
+    stored: Mutex<HashMap<InstanceName, Arc<Notify>>>,
     /// Something changed that the scheduler should look at.
     wake: Notify,
     checking_secrets: Semaphore,
+    /// Failed attempts to sign in, by the name that was tried.
+    attempts: RateLimit<String>,
 }
 
 impl Service {
-    /// Its configuration.
+    /// Its configuration, as it was started with: for what stays until it ends, such as its address.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Its configuration, as it was last read: schedules, limits, other issuers.
+    pub fn settings(&self) -> Arc<Config> {
+        self.settings.borrow().clone()
+    }
+
+    /// What tells when the settings change.
+    pub fn follow_settings(&self) -> watch::Receiver<Arc<Config>> {
+        self.settings.subscribe()
+    }
+
+    /// The certificate that new connections get.
+    pub fn tls(&self) -> Arc<ServerConfig> {
+        let held = self.tls.read();
+        held.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Another issuer of tokens.
+    pub fn issuer(&self) -> Option<Arc<Issuer>> {
+        let held = self.issuer.read();
+        held.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What tells it from other servers, for people.
+    fn address_text(&self) -> String {
+        format!("process {} of {}", std::process::id(), self.config.listen)
     }
 
     /// The catalog.
@@ -139,8 +197,9 @@ impl Service {
     /// # Errors
     /// When the catalog fails.
     pub async fn reload_access(&self) -> Result<(), CatalogError> {
-        let principals = Arc::new(self.catalog.principals().await?);
-        let assignments = Arc::new(self.catalog.assignments().await?);
+        let snapshot = self.catalog.access_snapshot().await?;
+        let principals = Arc::new(snapshot.principals);
+        let assignments = Arc::new(snapshot.assignments);
         *self
             .principals
             .write()
@@ -149,6 +208,7 @@ impl Service {
             .assignments
             .write()
             .unwrap_or_else(PoisonError::into_inner) = assignments;
+        self.access_changed.notify_one();
         Ok(())
     }
 
@@ -187,8 +247,18 @@ impl Service {
         }
     }
 
-    /// Writes down an attempt to sign in.
-    pub fn audit_sign_in(&self, client: Option<Uuid>, principal: Option<Uuid>) {
+    /// Whether somebody may try to sign in, or failed too often of late. `who` is a name that is tried.
+    pub fn may_try(&self, who: &str) -> bool {
+        self.attempts.has(&who.to_owned(), Instant::now())
+    }
+
+    /// Counts a failed attempt to sign in.
+    pub fn note_failed_attempt(&self, who: &str) {
+        self.attempts.take(who.to_owned(), Instant::now());
+    }
+
+    /// Writes down an attempt to sign in as `claimed`.
+    pub fn audit_sign_in(&self, claimed: &str, principal: Option<Uuid>) {
         let entry = Entry {
             time: Timestamp::now(),
             principal: principal.map_or_else(|| "unknown".to_owned(), |id| id.to_string()),
@@ -198,7 +268,7 @@ impl Service {
                 Some(_) => Outcome::Allowed,
                 None => Outcome::Denied,
             },
-            detail: client.map(|id| format!("client {id}")),
+            detail: Some(claimed.to_owned()),
         };
         if let Err(error) = self.audit.append(&entry) {
             tracing::error!(error = %crate::chain(&error), "the audit log failed");

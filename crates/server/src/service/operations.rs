@@ -53,9 +53,7 @@ impl Service {
             ended_at: None,
             error: None,
         };
-        if let Err(error) = self.catalog.begin_operation(&row).await {
-            // What cannot be written down is not begun; the scheduler asks again.
-            tracing::error!(%instance, error = %crate::chain(&error), "the catalog failed");
+        if !self.begin(&row).await {
             return None;
         }
         let progress = Progress::default();
@@ -70,9 +68,13 @@ impl Service {
                         None => return,
                     },
                     _ = beat.tick() => {
-                        let noted = self.catalog.note_progress(row.id, &progress.read()).await;
-                        if let Err(error) = noted {
-                            tracing::warn!(error = %crate::chain(&error), "the catalog failed");
+                        match self.catalog.note_progress(row.id, &progress.read()).await {
+                            // Another server was asked to cancel it.
+                            Ok(Some(OperationState::CancelInProgress)) => progress.cancel(),
+                            Ok(_) => {}
+                            Err(error) => {
+                                tracing::warn!(error = %crate::chain(&error), "the catalog failed");
+                            }
                         }
                     }
                 }
@@ -90,6 +92,24 @@ impl Service {
         };
         let (result, ()) = tokio::join!(working, noting);
         self.finish(&row, &progress, result).await
+    }
+
+    /// Writes down that an operation begins. What cannot be written down is not begun, nor what only the server
+    /// that schedules may begin, on any other.
+    async fn begin(&self, row: &OperationRow) -> bool {
+        let term = self.term();
+        if row.kind.is_scheduled() && term.is_none() {
+            return false;
+        }
+        let term = term.filter(|_| row.kind.is_scheduled());
+        match self.catalog.begin_operation(row, self.id, term).await {
+            Ok(begun) => begun,
+            Err(error) => {
+                let instance = &row.instance;
+                tracing::error!(%instance, error = %crate::chain(&error), "the catalog failed");
+                false
+            }
+        }
     }
 
     async fn note(&self, id: OperationId, event: EventRow) {
@@ -157,31 +177,22 @@ impl Service {
         };
     }
 
-    /// Whether an operation runs here and can be cancelled.
-    pub fn is_cancellable(&self, id: OperationId) -> bool {
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        running
-            .get(&id)
-            .is_some_and(|progress| !progress.is_cancelled())
-    }
-
-    /// Asks an operation to end.
+    /// Asks an operation to end, wherever it runs.
     ///
     /// # Errors
     /// [`Code::CannotCancelOperation`] when it does not run any more.
     pub async fn cancel(&self, id: OperationId) -> Result<(), ApiError> {
-        let asked = {
+        let here = {
             let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
             running.get(&id).map(Progress::cancel)
         };
-        if asked.is_none() {
+        let noted = self.catalog.note_cancel(id).await;
+        let runs = noted.map_err(|error| crate::handlers::internal(&error))?;
+        if here.is_none() && !runs {
             let text = format!("operation {id} does not run any more");
             return Err(ApiError::new(Code::CannotCancelOperation, text));
         }
-        self.catalog
-            .note_cancel(id)
-            .await
-            .map_err(|error| crate::handlers::internal(&error))
+        Ok(())
     }
 
     /// Asks all operations to end.

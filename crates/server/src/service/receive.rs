@@ -17,19 +17,43 @@ use crate::config::positive;
 const PAUSE: Duration = Duration::from_secs(30);
 
 impl Service {
-    /// Receives until told to end. Calls `stored` whenever more can be restored.
+    /// Receives until told to end, while this server schedules. Calls `stored` whenever more can be restored.
     pub(super) async fn keep_receiving(
         &self,
         name: &InstanceName,
         stored: &Arc<Notify>,
         mut stop: watch::Receiver<bool>,
     ) {
+        let mut lease = self.lease.subscribe();
+        let mut settings = self.settings.subscribe();
         while !*stop.borrow() {
-            if let Err(text) = self.receive_once(name, stored, stop.clone()).await {
-                tracing::error!(instance = %name, "log is not received: {text}");
+            if lease.borrow_and_update().is_none() {
+                tokio::select! {
+                    _ = lease.wait_for(Option::is_some) => continue,
+                    () = told(&mut stop) => return,
+                }
             }
+            let interval = self.settings().backups.log_every;
+            let (end, ending) = watch::channel(false);
+            let receiving = self.receive_once(name, stored, positive(interval), ending);
+            let received = receive_until(receiving, end, async {
+                tokio::select! {
+                    () = told(&mut stop) => {}
+                    _ = lease.wait_for(Option::is_none) => {}
+                    // It begins again with the new interval.
+                    _ = settings.wait_for(|now| now.backups.log_every != interval) => {}
+                }
+            });
+            let pause = match received.await {
+                Ok(Ended::Told) => Duration::ZERO,
+                Ok(Ended::Itself) => PAUSE,
+                Err(text) => {
+                    tracing::error!(instance = %name, "log is not received: {text}");
+                    PAUSE
+                }
+            };
             tokio::select! {
-                () = tokio::time::sleep(PAUSE) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = told(&mut stop) => return,
             }
         }
@@ -39,6 +63,7 @@ impl Service {
         &self,
         name: &InstanceName,
         stored: &Arc<Notify>,
+        interval: Duration,
         stop: watch::Receiver<bool>,
     ) -> Result<(), String> {
         let Some(observed) = self.instance(name) else {
@@ -65,7 +90,7 @@ impl Service {
             record: observed.record.clone(),
             connection: connection.clone(),
             slot,
-            interval: positive(self.config.backups.log_every),
+            interval,
             cut_bytes: DEFAULT_CUT_BYTES,
             until: Until::Told,
         };
@@ -74,6 +99,31 @@ impl Service {
         let received = receive(&self.repository, &plan, stop, listener).await;
         lock.give_up().await;
         received.map_err(|error| crate::chain(&error))
+    }
+}
+
+/// How receiving ended.
+enum Ended {
+    /// It was told to.
+    Told,
+    /// By itself.
+    Itself,
+}
+
+/// Receives until `until` ends; then tells it to end, and waits for what it stores last.
+async fn receive_until(
+    receiving: impl Future<Output = Result<(), String>>,
+    end: watch::Sender<bool>,
+    until: impl Future<Output = ()>,
+) -> Result<Ended, String> {
+    let mut receiving = std::pin::pin!(receiving);
+    tokio::select! {
+        received = receiving.as_mut() => received.map(|()| Ended::Itself),
+        () = until => {
+            // It may have ended in this moment.
+            let _ = end.send(true);
+            receiving.await.map(|()| Ended::Told)
+        }
     }
 }
 

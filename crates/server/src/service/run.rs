@@ -2,9 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    fs::{File, TryLockError},
     net::SocketAddr,
     os::unix::fs::DirBuilderExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, RwLock},
     time::Duration,
 };
@@ -12,26 +13,26 @@ use std::{
 use everpoint_repository::{Repository, RepositoryError, Store, StoreError, store::Missing};
 use jiff::Timestamp;
 use tokio::{
-    sync::{Notify, Semaphore, watch},
+    sync::{Notify, Semaphore, oneshot, watch},
     task::JoinHandle,
     time::{Instant, sleep},
 };
 use uuid::Uuid;
 
 use super::{
-    SECRETS_AT_ONCE, Service,
+    ATTEMPTS, SECRETS_AT_ONCE, Service,
     first_start::{Owner, ensure_owner},
     told,
 };
 use crate::{
     audit::{AuditFile, AuditFileError, Outcome},
-    catalog::{Catalog, CatalogError},
+    catalog::{Catalog, CatalogError, Sharing},
     config::{Config, SecretError, positive},
     http::{
-        self, ListenError,
+        self, ListenError, RateLimit,
         tls::{Tls, TlsError},
     },
-    identity::{Signer, SignerError},
+    identity::{Issuer, Signer, SignerError},
 };
 
 /// The longest that the scheduler waits before it looks again.
@@ -52,7 +53,20 @@ pub enum RunError {
         /// Why.
         source: std::io::Error,
     },
-    /// The repository's secret.
+    /// Another server uses it.
+    #[error(
+        "the state directory {} belongs to another server that runs. Give each server one of its own", path.display()
+    )]
+    InUse {
+        /// It.
+        path: PathBuf,
+    },
+    /// There was another one.
+    #[error(
+        "the catalog is new, but the repository knows principals and assignments of an earlier one. Put that back, or make it anew: everpoint catalog rebuild"
+    )]
+    CatalogLost,
+    /// A secret.
     #[error(transparent)]
     Secret(#[from] SecretError),
     /// The repository's place.
@@ -94,6 +108,11 @@ pub struct Running {
     serving: JoinHandle<()>,
     scheduling: JoinHandle<()>,
     watching: JoinHandle<()>,
+    keeping_step: JoinHandle<()>,
+    keeping_access: JoinHandle<()>,
+    stop_step: watch::Sender<bool>,
+    /// Nobody else may use the state directory, and with it a catalog that is a file.
+    _lock: File,
 }
 
 /// Starts the service.
@@ -102,18 +121,16 @@ pub struct Running {
 /// See [`RunError`].
 pub async fn start(config: Config) -> Result<Running, RunError> {
     let directory = config.state_directory.clone();
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&directory)
-        .map_err(|source| RunError::StateDirectory {
-            path: directory.clone(),
-            source,
-        })?;
+    let lock = prepare_state_directory(&directory)?;
     let audit = AuditFile::open(&directory.join("audit.jsonl"))?;
     let store = Store::open(&config.repository.url, Missing::Refuse)?;
     let repository = Repository::open(store, &config.repository.secret.read()?).await?;
-    let catalog = Catalog::open(&directory.join("catalog.db")).await?;
+    let catalog = Catalog::open(&config.catalog_address()?).await?;
+    if catalog.sharing() == Sharing::Alone {
+        // Who is in it is gone: the lock says so.
+        catalog.forget_servers().await?;
+    }
+    check_catalog_is_not_lost(&catalog, &repository).await?;
     let tenant = identifier(&catalog, "tenant").await?;
     let subscription = identifier(&catalog, "subscription").await?;
     // An empty key would be refused, so nothing is signed with it.
@@ -123,11 +140,14 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
     let signer = Signer::new(&key, tenant, config.base_url())?;
     let tls = Tls::new(&config)?;
     let now = Timestamp::now();
-    let interrupted = catalog.end_interrupted(now).await?;
     let owner = ensure_owner(&catalog, subscription, now).await?;
     let listener = http::bind(config.listen).await?;
     let address = listener.local_addr().unwrap_or(config.listen);
+    let oidc = config.identity.oidc.clone();
+    let issuer = oidc.map(|config| Arc::new(Issuer::new(config)));
     let service = Arc::new(Service {
+        id: Uuid::new_v4(),
+        settings: watch::Sender::new(Arc::new(config.clone())),
         config,
         catalog,
         repository,
@@ -135,27 +155,41 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         signer,
         tenant,
         subscription,
-        authority: tls.authority.clone(),
+        authority: tls.authority,
+        tls: RwLock::new(tls.server),
+        issuer: RwLock::new(issuer),
         assignments: RwLock::default(),
         principals: RwLock::default(),
         changing_assignments: tokio::sync::Mutex::default(),
         observed: RwLock::new(BTreeMap::new()),
         running: Mutex::new(HashMap::new()),
         busy: Mutex::new(BTreeSet::new()),
+        lease: watch::Sender::new(None),
+        step_now: Notify::new(),
+        access_changed: Notify::new(),
+        stored: Mutex::default(),
         wake: Notify::new(),
         checking_secrets: Semaphore::new(SECRETS_AT_ONCE),
+        attempts: RateLimit::new(ATTEMPTS.1, ATTEMPTS.0),
     });
     service.reload_access().await?;
-    if interrupted > 0 {
-        tracing::warn!("{interrupted} operations were interrupted when the service last ended");
-    }
+    service
+        .catalog
+        .add_server(service.id, &service.address_text(), now)
+        .await?;
     service.audit_own("start", "service", Outcome::Done, None);
     tracing::info!(audit_head = %service.audit.head(), %address, "started");
     let (stop, told) = watch::channel(false);
     let (stop_log, log_told) = watch::channel(false);
+    let (stop_step, step_told) = watch::channel(false);
+    let (begun, first_step) = oneshot::channel();
+    let keeping_step = tokio::spawn(service.clone().keep_step(begun, step_told.clone()));
+    // So that who is alone schedules from the start.
+    let _ = first_step.await;
+    let keeping_access = tokio::spawn(service.clone().keep_access_document(step_told));
     let serving = {
         let (service, told) = (service.clone(), told.clone());
-        tokio::spawn(async move { http::serve(listener, &tls, service, told).await })
+        tokio::spawn(http::serve(listener, service, told))
     };
     let scheduling = tokio::spawn(keep_scheduling(service.clone(), told));
     let watching = tokio::spawn(service.clone().keep_watching(log_told));
@@ -168,7 +202,55 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         serving,
         scheduling,
         watching,
+        keeping_step,
+        keeping_access,
+        stop_step,
+        _lock: lock,
     })
+}
+
+/// Makes the state directory, and keeps others out of it as long as the result lives.
+pub(super) fn prepare_state_directory(directory: &Path) -> Result<File, RunError> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(|source| RunError::StateDirectory {
+            path: directory.to_owned(),
+            source,
+        })?;
+    let path = directory.join("lock");
+    let error = |source| RunError::StateDirectory {
+        path: path.clone(),
+        source,
+    };
+    let file = File::options()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .map_err(error)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(RunError::InUse {
+            path: directory.to_owned(),
+        }),
+        Err(TryLockError::Error(source)) => Err(error(source)),
+    }
+}
+
+/// A catalog without a tenant on a repository that knows one was lost: a new owner would be nobody's whom its
+/// assignments name.
+async fn check_catalog_is_not_lost(
+    catalog: &Catalog,
+    repository: &Repository,
+) -> Result<(), RunError> {
+    if catalog.known("tenant").await?.is_some() {
+        return Ok(());
+    }
+    match repository.access_number().await? {
+        None => Ok(()),
+        Some(_) => Err(RunError::CatalogLost),
+    }
 }
 
 async fn identifier(catalog: &Catalog, name: &'static str) -> Result<Uuid, RunError> {
@@ -218,7 +300,7 @@ impl Running {
         let _ = self.stop.send(true);
         let _ = self.scheduling.await;
         let _ = self.serving.await;
-        let grace = positive(self.service.config.backups.grace);
+        let grace = positive(self.service.settings().backups.grace);
         let begun = Instant::now();
         while self.service.running_count() > 0 {
             if begun.elapsed() >= grace {
@@ -228,6 +310,9 @@ impl Running {
         }
         let _ = self.stop_log.send(true);
         let _ = self.watching.await;
+        let _ = self.stop_step.send(true);
+        let _ = self.keeping_step.await;
+        let _ = self.keeping_access.await;
         self.service
             .audit_own("stop", "service", Outcome::Done, None);
         tracing::info!(audit_head = %self.service.audit.head(), "ended");

@@ -17,6 +17,7 @@ use super::{
     observe::{self, Observed, Restorable, ServerVersion},
     thread, told,
 };
+use crate::catalog::Sharing;
 
 /// How often the repository is asked which instances there are.
 const INSTANCES_INTERVAL: Duration = Duration::from_secs(10);
@@ -66,7 +67,7 @@ impl Service {
 
     /// All that goes on for one instance, on a thread of its own.
     async fn watch(self: Arc<Self>, name: InstanceName, stop: watch::Receiver<bool>) {
-        let stored = Arc::new(Notify::new());
+        let stored = self.stored(&name);
         tokio::join!(
             self.keep_receiving(&name, &stored, stop.clone()),
             self.watch_server(&name, stop.clone()),
@@ -89,7 +90,7 @@ impl Service {
             Ok(connection) => connection,
             Err(error) => return failed(&error),
         };
-        let schedule = match observe::schedule(&self.config.backups, name) {
+        let schedule = match observe::schedule(&self.settings().backups, name) {
             Ok(schedule) => schedule,
             Err(error) => return failed(&error),
         };
@@ -160,7 +161,12 @@ impl Service {
                 facts.system_identifier
             ));
         }
-        if let Some(restorable) = &observed.restorable {
+        // What there is, is written down by the server that schedules.
+        let writer = observed
+            .restorable
+            .as_ref()
+            .filter(|_| self.term().is_some());
+        if let Some(restorable) = writer {
             let now = Timestamp::now();
             let seen = observe::databases(&open, now).await?;
             self.catalog
@@ -199,6 +205,13 @@ impl Service {
     pub(super) async fn look_at_repository(&self, name: &InstanceName) {
         match observe::restorable(&self.repository, name).await {
             Ok(restorable) => {
+                let changed = self.instance(name).is_none_or(|known| {
+                    let before = known.restorable.as_ref().map(|known| &known.window);
+                    before.is_none_or(|before| {
+                        before.ranges != restorable.window.ranges
+                            || before.backups != restorable.window.backups
+                    })
+                });
                 self.change_instance(name, |observed| {
                     let first_look = observed.restorable.as_ref().map(|known| known.first_look);
                     observed.restorable = Some(Restorable {
@@ -207,10 +220,23 @@ impl Service {
                     });
                 });
                 self.wake_scheduler();
+                if changed {
+                    self.tell_others(name).await;
+                }
             }
             Err(error) => {
                 tracing::error!(instance = %name, error = %crate::chain(&error), "the repository failed");
             }
+        }
+    }
+
+    /// Tells servers that only look on to look again.
+    async fn tell_others(&self, name: &InstanceName) {
+        if self.catalog.sharing() == Sharing::Alone || self.term().is_none() {
+            return;
+        }
+        if let Err(error) = self.catalog.note_instance_change(name).await {
+            tracing::warn!(error = %crate::chain(&error), "the catalog failed");
         }
     }
 }

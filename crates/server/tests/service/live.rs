@@ -16,7 +16,7 @@ use super::support::{Place, Somebody, code, json, python_packages};
 const PATIENCE: Duration = Duration::from_secs(90);
 const QUICK: &str = "[backups]\nlog_every = \"1s\"\njobs = 1\n";
 
-async fn add(place: &Place, cluster: &Cluster) -> Result<()> {
+pub async fn add(place: &Place, cluster: &Cluster) -> Result<()> {
     let connection: ConnectionSpec = cluster.connection_string("postgres").parse()?;
     let session = connect_sql(&connection, "postgres").await?;
     let facts = ServerFacts::read(&session).await?;
@@ -39,7 +39,7 @@ async fn add(place: &Place, cluster: &Cluster) -> Result<()> {
 }
 
 /// Asks until `done` finds what it wants.
-async fn eventually<T>(
+pub async fn eventually<T>(
     who: &Somebody<'_>,
     path: &str,
     what: &str,
@@ -58,7 +58,7 @@ async fn eventually<T>(
     }
 }
 
-fn instance_path(service: &Service) -> String {
+pub fn instance_path(service: &Service) -> String {
     let scope = service.group_scope();
     format!("{scope}/providers/Microsoft.Sql/managedInstances/one")
 }
@@ -200,21 +200,16 @@ async fn an_instance_is_backed_up_and_served(server: Server) -> Result<()> {
 
 async fn drive_with_azures_sdk(place: &Place, service: &Service) -> Result<()> {
     use everpoint_server::{
-        catalog::PrincipalRow,
+        catalog::{PrincipalRow, SecretRow},
         identity::{ClientSecret, SecretHash},
     };
     let secret = ClientSecret::random().context("randomness")?;
-    let row = PrincipalRow {
-        id: uuid::Uuid::new_v4(),
-        client_id: uuid::Uuid::new_v4(),
-        name: "sdk".to_owned(),
-        secret: SecretHash::of(secret.text())
-            .context("a hash")?
-            .text()
-            .to_owned(),
-    };
+    let hash = SecretHash::of(secret.text()).context("a hash")?;
     let now = Timestamp::now();
-    service.catalog().add_principal(&row, now).await?;
+    let kept = SecretRow::new(hash.text(), now, None);
+    let (id, client) = (uuid::Uuid::new_v4(), uuid::Uuid::new_v4());
+    let row = PrincipalRow::service(id, client, "sdk", Some(kept), now);
+    service.catalog().add_principal(&row).await?;
     let assignment = everpoint_server::access::Assignment {
         id: uuid::Uuid::new_v4(),
         principal: row.id,

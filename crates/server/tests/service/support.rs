@@ -55,14 +55,27 @@ impl Place {
 
     /// Starts the service; `more` are lines of its configuration.
     pub async fn start(&self, more: &str) -> Result<Running> {
+        self.start_as("state", "", more).await
+    }
+
+    /// Starts one of several servers, with a state directory of that name. `first` and `more` are lines of its
+    /// configuration, before its first table and behind.
+    pub async fn start_as(&self, name: &str, first: &str, more: &str) -> Result<Running> {
+        Ok(start(self.config(name, first, more)?).await?)
+    }
+
+    pub fn config(&self, name: &str, first: &str, more: &str) -> Result<Config> {
         let here = self.path().display();
+        let listen = match name {
+            "state" => self.port,
+            _ => 0,
+        };
         let text = format!(
-            "listen = \"127.0.0.1:{port}\"\npublic_url = \"{base}\"\nstate_directory = \"{here}/state\"\n\
+            "listen = \"127.0.0.1:{listen}\"\npublic_url = \"{base}\"\nstate_directory = \"{here}/{name}\"\n{first}\
              [repository]\nurl = \"{here}/repository\"\npassphrase_file = \"{here}/passphrase\"\n{more}",
-            port = self.port,
             base = self.base(),
         );
-        Ok(start(Config::parse(&text)?).await?)
+        Ok(Config::parse(&text)?)
     }
 }
 
@@ -96,16 +109,9 @@ pub struct Somebody<'a> {
 impl<'a> Somebody<'a> {
     /// A new principal without any right.
     pub async fn new(service: &'a Service) -> Result<Self> {
-        let row = PrincipalRow {
-            id: Uuid::new_v4(),
-            client_id: Uuid::new_v4(),
-            name: "somebody".to_owned(),
-            secret: String::new(),
-        };
-        service
-            .catalog()
-            .add_principal(&row, Timestamp::now())
-            .await?;
+        let now = Timestamp::now();
+        let row = PrincipalRow::service(Uuid::new_v4(), Uuid::new_v4(), "somebody", None, now);
+        service.catalog().add_principal(&row).await?;
         service.reload_access().await?;
         let base = service.config().base_url();
         let token = service
@@ -116,6 +122,15 @@ impl<'a> Somebody<'a> {
             id: row.id,
             token,
         })
+    }
+
+    /// The same, asking another server.
+    pub fn on(&self, service: &'a Service) -> Self {
+        Self {
+            service,
+            id: self.id,
+            token: self.token.clone(),
+        }
     }
 
     /// Gives a role; returns what takes it away again.

@@ -35,6 +35,15 @@ impl Cluster {
         )
     }
 
+    /// The same as a URL.
+    pub fn url(&self, database: &str) -> String {
+        format!(
+            "postgres:///{database}?host={}&port={}&user={SUPERUSER}",
+            self.socket_dir().display(),
+            self.port()
+        )
+    }
+
     /// A connection to a database as superuser. Ends when the client is dropped.
     ///
     /// # Errors

@@ -1,0 +1,163 @@
+//! `everpoint serve` as processes: several on one catalog, killed, and told to read their configuration again.
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use everpoint_testkit::Cluster;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::{Everpoint, Running, until};
+
+/// A free port, which is as good as it gets.
+fn port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// The configuration of a server; `more` stands before its first table.
+fn configure(everpoint: &Everpoint, name: &str, more: &str, backups: &str) -> Result<PathBuf> {
+    let port = port()?;
+    let text = format!(
+        "listen = \"127.0.0.1:{port}\"\npublic_url = \"https://localhost:{port}\"\n\
+         state_directory = \"{}\"\n{more}\n[repository]\nurl = \"{}\"\nkey_file = \"{}\"\n\
+         [backups]\nlog_every = \"1s\"\njobs = 1\n{backups}\n",
+        everpoint.path(name).display(),
+        everpoint.repository().display(),
+        everpoint.key_file().display(),
+    );
+    let path = everpoint.path(&format!("{name}.toml"));
+    fs::write(&path, text)?;
+    Ok(path)
+}
+
+fn serve(everpoint: &Everpoint, config: &Path) -> Result<Running> {
+    let config = config.to_str().context("a path")?;
+    everpoint.start(["serve", "--config", config])
+}
+
+/// Keeps checkpoints, and with them backups, from going on.
+struct NoCheckpoints(Pid);
+
+impl NoCheckpoints {
+    async fn on(cluster: &Cluster) -> Result<Self> {
+        let sql = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'";
+        let pid: i32 = cluster.value("postgres", sql).await?.parse()?;
+        let pid = Pid::from_raw(pid).context("a process")?;
+        kill_process(pid, Signal::STOP)?;
+        Ok(Self(pid))
+    }
+}
+
+impl Drop for NoCheckpoints {
+    fn drop(&mut self) {
+        let _ = kill_process(self.0, Signal::CONT);
+    }
+}
+
+async fn count(cluster: &Cluster, of: &str) -> Result<u32> {
+    let sql = format!("SELECT count(*) FROM {of}");
+    Ok(cluster.value("catalog", &sql).await?.parse()?)
+}
+
+async fn another_server_takes_over_when_the_one_that_schedules_is_killed() -> Result<()> {
+    let cluster = Cluster::builder(18).start().await?;
+    cluster.sql("postgres", "CREATE DATABASE catalog").await?;
+    let everpoint = Everpoint::new()?;
+    everpoint.add(&cluster)?;
+    let shared = format!("catalog = \"{}\"", cluster.url("catalog"));
+    let first = configure(&everpoint, "first", &shared, "")?;
+    let second = configure(&everpoint, "second", &shared, "")?;
+
+    let stalled = NoCheckpoints::on(&cluster).await?;
+    let mut one = serve(&everpoint, &first)?;
+    one.wait_until_it_says("this server schedules").await?;
+    let mut two = serve(&everpoint, &second)?;
+    two.wait_until_it_says("everpoint serves").await?;
+    assert!(!two.printed()?.contains("this server schedules"));
+    assert!(!two.printed()?.contains("client secret"), "one owner");
+    until("a backup has begun", async || {
+        Ok(count(&cluster, "operations WHERE ended_us IS NULL").await? == 1)
+    })
+    .await?;
+    one.kill()?;
+    drop(stalled);
+
+    two.wait_until_it_says("this server schedules").await?;
+    two.wait_until_it_says("FullBackup succeeded").await?;
+    let interrupted = "operations WHERE error_code = 'OperationInterrupted'";
+    assert_eq!(count(&cluster, interrupted).await?, 1);
+    assert_eq!(
+        count(&cluster, "operations WHERE state = 'Succeeded'").await?,
+        1
+    );
+    two.wait_until_it_says("streaming from").await?;
+
+    // One that ends in order leaves the lease to another one at once.
+    let mut third = serve(&everpoint, &first)?;
+    third.wait_until_it_says("everpoint serves").await?;
+    two.signal(Signal::TERM)?;
+    two.wait().await?.expect(0);
+    third.wait_until_it_says("this server schedules").await?;
+    third.wait_until_it_says("streaming from").await?;
+    assert_eq!(count(&cluster, "servers").await?, 1);
+    third.signal(Signal::TERM)?;
+    third.wait().await?.expect(0);
+    assert_eq!(count(&cluster, "servers").await?, 0);
+    Ok(())
+}
+
+#[test]
+fn another_server_takes_over_when_the_one_that_schedules_is_killed_on_18() -> Result<()> {
+    everpoint_testkit::run(another_server_takes_over_when_the_one_that_schedules_is_killed())
+}
+
+async fn a_configuration_is_taken_up_while_the_service_runs() -> Result<()> {
+    let everpoint = Everpoint::new()?;
+    let path = configure(&everpoint, "state", "", "at_once = 2")?;
+    let mut server = serve(&everpoint, &path)?;
+    server.wait_until_it_says("everpoint serves").await?;
+    let text = fs::read_to_string(&path)?;
+    let reload = async |server: &mut Running, text: &str, says: &str| {
+        fs::write(&path, text)?;
+        server.signal(Signal::HUP)?;
+        server.wait_until_it_says(says).await
+    };
+    let changed = text.replace("at_once = 2", "at_once = 3\n[limits]\nburst = 9");
+    reload(&mut server, &changed, "changed: backups, limits").await?;
+    let wrong = changed.replace("at_once = 3", "at_onze = 3");
+    reload(&mut server, &wrong, "the earlier one still holds").await?;
+    assert!(
+        server.printed()?.contains("at_onze"),
+        "{}",
+        server.printed()?
+    );
+    let elsewhere = format!("location = \"elsewhere\"\n{changed}");
+    reload(
+        &mut server,
+        &elsewhere,
+        "only when the service is started again: location",
+    )
+    .await?;
+    let nosy = format!("log = \"debug\"\n{changed}");
+    reload(&mut server, &nosy, "changed: log").await?;
+    assert!(server.is_alive());
+
+    // Two servers on one state directory would spoil each other's.
+    let second = serve(&everpoint, &path)?.wait().await?;
+    assert_eq!(second.code, 1, "{second:?}");
+    assert!(
+        second.stderr.contains("another server that runs"),
+        "{second:?}"
+    );
+    server.signal(Signal::TERM)?;
+    server.wait().await?.expect(0);
+    Ok(())
+}
+
+#[test]
+fn a_changed_configuration_is_taken_up_and_a_wrong_one_is_not() -> Result<()> {
+    everpoint_testkit::run(a_configuration_is_taken_up_while_the_service_runs())
+}

@@ -1,0 +1,67 @@
+//! Two servers on one catalog.
+
+use anyhow::{Context, Result};
+use everpoint_server::http::Method;
+use everpoint_testkit::Cluster;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{
+    live::{add, eventually, instance_path},
+    support::{Place, Somebody, VERSION},
+};
+
+const QUICK: &str = "[backups]\nlog_every = \"1s\"\njobs = 1\n";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_server_changes_and_finds_the_other_one_knows_and_can_cancel() -> Result<()> {
+    let cluster = Cluster::builder(18).start().await?;
+    cluster.sql("postgres", "CREATE DATABASE catalog").await?;
+    let place = Place::new().await?;
+    add(&place, &cluster).await?;
+    let shared = format!("catalog = \"{}\"\n", cluster.url("catalog"));
+    let sql = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'";
+    let pid: i32 = cluster.value("postgres", sql).await?.parse()?;
+    let checkpointer = Pid::from_raw(pid).context("a process")?;
+    kill_process(checkpointer, Signal::STOP)?;
+
+    let first = place.start_as("first", &shared, QUICK).await?;
+    let second = place.start_as("second", &shared, QUICK).await?;
+    assert!(first.owner().is_some() && second.owner().is_none());
+    let (one, two) = (first.service(), second.service());
+    assert_eq!(one.tenant(), two.tenant());
+    let owner = Somebody::new(one).await?;
+    owner.with("Owner", &one.group_scope()).await?;
+    // The same token holds on the other server, as soon as that has heard of the assignment.
+    let there = owner.on(two);
+    let operations = format!("{}/operations", instance_path(one));
+    let id = eventually(&there, &operations, "the backup", |answer| {
+        let first = answer["value"].as_array()?.first()?;
+        assert_eq!(first["properties"]["isCancellable"], true);
+        first["name"].as_str().map(str::to_owned)
+    })
+    .await?;
+    let cancel = format!("{operations}/{id}/cancel");
+    let answer = there.ask(Method::Post, &cancel, VERSION, "").await;
+    assert_eq!(answer.status, 200);
+    kill_process(checkpointer, Signal::CONT)?;
+    eventually(&owner, &format!("{operations}/{id}"), "its end", |answer| {
+        (answer["properties"]["state"] == "Cancelled").then_some(())
+    })
+    .await?;
+    // The next one comes by itself, and the other server sees what can be restored.
+    let database = format!("{}/databases/catalog", instance_path(one));
+    eventually(&there, &database, "a window", |answer| {
+        answer["properties"]["earliestRestorePoint"]
+            .as_str()
+            .map(drop)
+    })
+    .await?;
+    for (service, word) in [(one, "here"), (two, "elsewhere")] {
+        let ready = owner.on(service).ask(Method::Get, "/readyz", "", "").await;
+        let text = String::from_utf8(ready.body)?;
+        assert!(text.contains(&format!("scheduling {word}")), "{text}");
+    }
+    first.stop().await;
+    second.stop().await;
+    Ok(())
+}
