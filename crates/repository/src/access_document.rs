@@ -200,8 +200,9 @@ mod tests {
         let path = directory.path().to_str().unwrap();
         let store = Store::open(path, Missing::Refuse).unwrap();
         let secret = Secret::KeyFile(vec![1; 32].into());
-        let repository = Repository::create(store, &[secret], Timestamp::UNIX_EPOCH);
-        let repository = repository.await.unwrap();
+        let repository = Repository::create(store, &[secret], Timestamp::UNIX_EPOCH)
+            .await
+            .unwrap();
         assert_eq!(repository.access().await.unwrap(), None);
         for number in (5..=40).step_by(2) {
             let document = access(&number.to_string());

@@ -21,7 +21,7 @@ CREATE TABLE databases (
     oid BIGINT NOT NULL,
     created_us BIGINT NOT NULL,
     name TEXT NOT NULL,
-    collation TEXT NOT NULL,
+    "collation" TEXT NOT NULL,
     retention_days BIGINT NOT NULL,
     deleted_us BIGINT,
     PRIMARY KEY (instance, oid, created_us)

@@ -61,7 +61,7 @@ impl Catalog {
             match same {
                 Some(seen) if seen.name == row.name && seen.collation == row.collation => {}
                 Some(seen) => {
-                    sqlx::query("UPDATE databases SET name = $1, collation = $2 WHERE instance = $3 AND oid = $4 AND deleted_us IS NULL")
+                    sqlx::query("UPDATE databases SET name = $1, \"collation\" = $2 WHERE instance = $3 AND oid = $4 AND deleted_us IS NULL")
                         .bind(&seen.name)
                         .bind(&seen.collation)
                         .bind(instance.as_str())
@@ -85,7 +85,7 @@ impl Catalog {
                 .any(|row| row.oid == oid && row.deleted_at.is_none())
         };
         for seen in seen.iter().filter(|seen| !is_known(seen.oid)) {
-            sqlx::query("INSERT INTO databases (instance, oid, created_us, name, collation, retention_days) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING")
+            sqlx::query("INSERT INTO databases (instance, oid, created_us, name, \"collation\", retention_days) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING")
                 .bind(instance.as_str())
                 .bind(i64::from(seen.oid))
                 .bind(microseconds(seen.created_at))
@@ -107,7 +107,7 @@ impl Catalog {
         &self,
         instance: &InstanceName,
     ) -> Result<Vec<DatabaseRow>, CatalogError> {
-        let rows = sqlx::query("SELECT oid, created_us, name, collation, retention_days, deleted_us FROM databases WHERE instance = $1 ORDER BY name, created_us")
+        let rows = sqlx::query("SELECT oid, created_us, name, \"collation\", retention_days, deleted_us FROM databases WHERE instance = $1 ORDER BY name, created_us")
             .bind(instance.as_str())
             .fetch_all(&self.pool)
             .await?;
@@ -140,7 +140,7 @@ pub(super) async fn insert(
     instance: &InstanceName,
     row: &DatabaseRow,
 ) -> Result<(), CatalogError> {
-    sqlx::query("INSERT INTO databases (instance, oid, created_us, name, collation, retention_days, deleted_us) VALUES ($1, $2, $3, $4, $5, $6, $7)")
+    sqlx::query("INSERT INTO databases (instance, oid, created_us, name, \"collation\", retention_days, deleted_us) VALUES ($1, $2, $3, $4, $5, $6, $7)")
         .bind(instance.as_str())
         .bind(i64::from(row.oid))
         .bind(microseconds(row.created_at))
