@@ -37,9 +37,27 @@ pub struct DatabaseRow {
     pub deleted_at: Option<Timestamp>,
 }
 
+/// The retention of databases that the catalog meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewRetention {
+    /// When none of the instance is known.
+    pub first_look: RetentionDays,
+    /// Else.
+    pub later: RetentionDays,
+}
+
+impl From<RetentionDays> for NewRetention {
+    fn from(first_look: RetentionDays) -> Self {
+        Self {
+            first_look,
+            later: RetentionDays::DEFAULT,
+        }
+    }
+}
+
 impl Catalog {
     /// Writes down what databases an instance has: new ones get a policy, those that are gone are marked as
-    /// deleted at `now`. The policy is `first_look` when none of the instance was known, else the default.
+    /// deleted at `now`.
     ///
     /// # Errors
     /// When the catalog fails.
@@ -47,13 +65,14 @@ impl Catalog {
         &self,
         instance: &InstanceName,
         seen: &[SeenDatabase],
-        first_look: RetentionDays,
+        policy: impl Into<NewRetention>,
         now: Timestamp,
     ) -> Result<(), CatalogError> {
+        let policy = policy.into();
         let known = self.databases(instance).await?;
         let retention = match known.is_empty() {
-            true => first_look,
-            false => RetentionDays::DEFAULT,
+            true => policy.first_look,
+            false => policy.later,
         };
         let mut transaction = self.begin().await?;
         for row in known.iter().filter(|row| row.deleted_at.is_none()) {

@@ -19,7 +19,7 @@ use sqlx::{Any, AnyPool, Row, Transaction, any::AnyRow};
 pub use address::{CatalogAddress, CatalogAddressError};
 pub use audit_queue::Done;
 pub use changes::{ACCESS, AccessSnapshot};
-pub use databases::{DatabaseRow, SeenDatabase};
+pub use databases::{DatabaseRow, NewRetention, SeenDatabase};
 pub use operations::{EventRow, OperationId, OperationKind, OperationRow, OperationState};
 pub use principals::{PrincipalKind, PrincipalRow, SecretId, SecretRow};
 pub use rebuild::Contents;

@@ -18,6 +18,7 @@ pub use secret::{RepositorySecret, SecretError};
 
 use crate::{
     catalog::{CatalogAddress, CatalogAddressError},
+    policy::RetentionDays,
     scheduler::Limits,
 };
 
@@ -102,10 +103,20 @@ pub struct BackupConfig {
     pub at_once: u16,
     /// Threads of one backup; half the processors when not given.
     pub jobs: Option<u16>,
+    /// The short-term retention of databases that are new.
+    pub retention_days: u8,
     /// How long a backup waits for the log it needs.
     pub log_wait: SignedDuration,
     /// How long running backups may go on after the service was told to end.
     pub grace: SignedDuration,
+}
+
+impl BackupConfig {
+    /// The short-term retention of databases that are new.
+    pub fn retention(&self) -> RetentionDays {
+        // It was checked.
+        RetentionDays::of_living(self.retention_days.into()).unwrap_or(RetentionDays::DEFAULT)
+    }
 }
 
 impl Default for BackupConfig {
@@ -118,6 +129,7 @@ impl Default for BackupConfig {
             log_every: SignedDuration::from_mins(5),
             at_once: 2,
             jobs: None,
+            retention_days: RetentionDays::DEFAULT.get(),
             log_wait: SignedDuration::from_mins(10),
             grace: SignedDuration::from_secs(30),
         }
@@ -307,6 +319,13 @@ impl Config {
             86_400,
             "It is at most 1 day",
         )?;
+        if RetentionDays::of_living(backups.retention_days.into()).is_err() {
+            return Err(ConfigError::Value {
+                key: "backups.retention_days",
+                found: backups.retention_days.to_string(),
+                wanted: "It is 1 to 35",
+            });
+        }
         let positive = [
             ("backups.at_once", backups.at_once),
             ("backups.jobs", backups.jobs.unwrap_or(1)),
@@ -446,6 +465,23 @@ key_file = "/etc/everpoint/key"
             ("[backup]\n", "backup"),
             ("[backups]\nfull_weekday = \"monday\"\n", "full_weekday"),
             ("[backups]\nat_once = 0\n", "backups.at_once"),
+            ("[backups]\nretention_days = 36\n", "backups.retention_days"),
+            (
+                "[identity.oidc]\nissuer = \"https://a\"\naudience = []\n",
+                "audience",
+            ),
+            (
+                "[identity.oidc]\nissuer = \"http://a\"\naudience = \"b\"\n",
+                "issuer",
+            ),
+            (
+                "[identity.oidc]\nissuer = \"https://a\"\naudience = \"b\"\nalgorithms = [\"HS256\"]\n",
+                "HS256",
+            ),
+            (
+                "[identity.oidc]\nissuer = \"https://a\"\naudience = \"b\"\nkeys = \"http://a/k\"\n",
+                "keys",
+            ),
             ("[backups]\nlog_every = \"11min\"\n", "backups.log_every"),
             ("[backups]\nfull_day = \"someday\"\n", "someday"),
             ("[tls]\ncertificate = \"/a\"\n", "key"),
@@ -459,6 +495,12 @@ key_file = "/etc/everpoint/key"
         }
         let plain = LEAST.replace("https://", "http://");
         assert!(Config::parse(&plain).is_err());
+        for catalog in ["mysql://h/d", "postgres://u:p@h/d"] {
+            let text = format!("catalog = \"{catalog}\"\n{LEAST}");
+            assert!(Config::parse(&text).is_err(), "{catalog}");
+        }
+        let alone = format!("catalog_password_file = \"/x\"\n{LEAST}");
+        assert!(Config::parse(&alone).is_err(), "a password for nothing");
         let two = format!("{LEAST}passphrase_file = \"/x\"\n");
         assert!(Config::parse(&two).is_err(), "two secrets");
         let typo = format!("{LEAST}key_fil = \"/x\"\n");

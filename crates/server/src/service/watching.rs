@@ -17,7 +17,10 @@ use super::{
     observe::{self, Observed, Restorable, ServerVersion},
     thread, told,
 };
-use crate::catalog::Sharing;
+use crate::{
+    catalog::{NewRetention, Sharing},
+    policy::RetentionDays,
+};
 
 /// How often the repository is asked which instances there are.
 const INSTANCES_INTERVAL: Duration = Duration::from_secs(10);
@@ -167,10 +170,19 @@ impl Service {
             .as_ref()
             .filter(|_| self.term().is_some());
         if let Some(restorable) = writer {
+            let usual = self.settings().backups.retention();
+            let policy = NewRetention {
+                first_look: match restorable.first_look {
+                    // What may stand for a lost catalog.
+                    RetentionDays::LONGEST => RetentionDays::LONGEST,
+                    _ => usual,
+                },
+                later: usual,
+            };
             let now = Timestamp::now();
             let seen = observe::databases(&open, now).await?;
             self.catalog
-                .observe_databases(name, &seen, restorable.first_look, now)
+                .observe_databases(name, &seen, policy, now)
                 .await
                 .map_err(|error| crate::chain(&error))?;
         }
