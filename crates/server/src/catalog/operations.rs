@@ -52,6 +52,14 @@ impl OperationKind {
         )
     }
 
+    /// Whether no other backup of the instance may begin while it is under way.
+    pub const fn holds_writer(self) -> bool {
+        matches!(
+            self,
+            Self::FullBackup | Self::DifferentialBackup | Self::Expiry
+        )
+    }
+
     /// For a person.
     pub const fn friendly(self) -> &'static str {
         match self {
@@ -183,7 +191,7 @@ impl Catalog {
         Ok(true)
     }
 
-    /// The instances that a scheduled operation is under way on, on any server.
+    /// The instances whose writer is held by an operation, on any server.
     ///
     /// # Errors
     /// When the catalog fails.
@@ -193,7 +201,7 @@ impl Catalog {
             .await?;
         let mut busy = BTreeSet::new();
         for row in &rows {
-            if kind_of(row)?.is_scheduled() {
+            if kind_of(row)?.holds_writer() {
                 busy.insert(row.try_get("instance")?);
             }
         }
