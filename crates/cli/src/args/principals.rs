@@ -1,7 +1,5 @@
 //! Arguments of the commands about users and service principals.
 
-use std::time::Duration;
-
 use clap::{Args, Subcommand};
 use everpoint_server::{access::Role, catalog::SecretId};
 
@@ -62,9 +60,9 @@ pub struct ServicePrincipalAdd {
     /// A role at the subscription, such as Contributor; without one it may do nothing yet
     #[arg(long, value_name = "ROLE", value_parser = role)]
     pub role: Option<&'static Role>,
-    /// How long the secret is of use, such as 90d; for ever when not given
-    #[arg(long, value_name = "TIME", value_parser = crate::time::duration)]
-    pub expires_in: Option<Duration>,
+    /// For how many days the secret is of use; for ever when not given
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
+    pub expires_in_days: Option<u16>,
     #[command(flatten)]
     pub config: ServiceConfig,
 }
@@ -73,9 +71,9 @@ pub struct ServicePrincipalAdd {
 pub struct AddSecret {
     /// Its name, client id or object id
     pub name: String,
-    /// How long the secret is of use, such as 90d; for ever when not given
-    #[arg(long, value_name = "TIME", value_parser = crate::time::duration)]
-    pub expires_in: Option<Duration>,
+    /// For how many days the secret is of use; for ever when not given
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
+    pub expires_in_days: Option<u16>,
     #[command(flatten)]
     pub config: ServiceConfig,
 }

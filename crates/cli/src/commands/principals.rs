@@ -1,12 +1,10 @@
 //! `everpoint user` and `everpoint service-principal`: on the catalog itself, whether or not the service runs.
 
-use std::time::Duration;
-
 use everpoint_server::{
     catalog::{PrincipalKind, PrincipalRow},
     service::{Directory, DirectoryError, SignIn},
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
@@ -67,7 +65,7 @@ pub async fn service_principal(
     match command {
         ServicePrincipalCommand::Add(args) => {
             let directory = open(&args.config).await?;
-            let expires = expiry(args.expires_in)?;
+            let expires = expiry(args.expires_in_days)?;
             let added = directory.add_program(&args.name, args.role, expires).await;
             let (row, secret) = added.map_err(refused)?;
             let made = Made {
@@ -82,7 +80,7 @@ pub async fn service_principal(
         ServicePrincipalCommand::List(config) => list(global, config, kind).await?,
         ServicePrincipalCommand::AddSecret(args) => {
             let directory = open(&args.config).await?;
-            let expires = expiry(args.expires_in)?;
+            let expires = expiry(args.expires_in_days)?;
             let added = directory.add_secret(&args.name, expires).await;
             let (id, secret) = added.map_err(refused)?;
             let made = Made {
@@ -230,8 +228,9 @@ fn show(global: &Global, made: &Made<'_>) -> anyhow::Result<()> {
     })
 }
 
-fn expiry(expires_in: Option<Duration>) -> anyhow::Result<Option<Timestamp>> {
-    let end = expires_in.map(|span| Timestamp::now().checked_add(span));
+fn expiry(days: Option<u16>) -> anyhow::Result<Option<Timestamp>> {
+    let hours = days.map(|days| SignedDuration::from_hours(24 * i64::from(days)));
+    let end = hours.map(|hours| Timestamp::now().checked_add(hours));
     Ok(end.transpose()?)
 }
 

@@ -1,10 +1,10 @@
 //! Where the catalog lies: a file of SQLite, or a PostgreSQL database that several servers share.
 
-use std::{fmt, os::unix::fs::OpenOptionsExt, path::PathBuf, time::Duration};
+use std::{fmt, os::unix::fs::OpenOptionsExt, path::PathBuf, str::FromStr, time::Duration};
 
 use sqlx::{
-    AnyPool,
-    any::{AnyPoolOptions, install_default_drivers},
+    AnyPool, ConnectOptions,
+    any::{AnyConnectOptions, AnyPoolOptions, install_default_drivers},
 };
 use url::Url;
 
@@ -113,6 +113,9 @@ impl CatalogAddress {
             }
             Self::Postgres(url) => (url.to_string(), POSTGRES),
         };
+        // Every step would log its statements; what fails is an error that is logged where it is handled.
+        let options = AnyConnectOptions::from_str(&url).map_err(error)?;
+        let options = options.disable_statement_logging();
         AnyPoolOptions::new()
             .max_connections(SESSIONS)
             .acquire_timeout(SESSION_PATIENCE)
@@ -124,7 +127,7 @@ impl CatalogAddress {
                     Ok(())
                 })
             })
-            .connect(&url)
+            .connect_with(options)
             .await
             .map_err(error)
     }
