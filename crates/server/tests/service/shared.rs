@@ -1,15 +1,19 @@
 //! Two servers on one catalog.
 
-use anyhow::{Context, Result};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
 use everpoint_server::http::Method;
 use everpoint_testkit::Cluster;
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::time::{Instant, sleep};
 
 use super::{
     live::{add, eventually, instance_path},
     support::{Place, Somebody, VERSION},
 };
 
+const PATIENCE: Duration = Duration::from_secs(60);
 const QUICK: &str = "[backups]\nlog_every = \"1s\"\njobs = 1\n";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -43,6 +47,16 @@ async fn what_one_server_changes_and_finds_the_other_one_knows_and_can_cancel() 
     let cancel = format!("{operations}/{id}/cancel");
     let answer = there.ask(Method::Post, &cancel, VERSION, "").await;
     assert_eq!(answer.status, 200);
+    // Whoever runs it writes its progress down, and learns of it. The second time shows that the first was heeded.
+    let sql = format!("SELECT xmin::text FROM operations WHERE id = '{id}'");
+    for _ in 0..2 {
+        let before = cluster.value("catalog", &sql).await?;
+        let begun = Instant::now();
+        while cluster.value("catalog", &sql).await? == before {
+            ensure!(begun.elapsed() < PATIENCE, "nobody runs it");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
     kill_process(checkpointer, Signal::CONT)?;
     eventually(&owner, &format!("{operations}/{id}"), "its end", |answer| {
         (answer["properties"]["state"] == "Cancelled").then_some(())
