@@ -1,6 +1,7 @@
 //! Errors, by their published codes.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A published code and the HTTP status it goes with.
 macro_rules! codes {
@@ -86,14 +87,14 @@ codes! {
 }
 
 /// An error as it is sent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorBody {
     /// It.
     pub error: ErrorDetail,
 }
 
 /// What is told of an error.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ErrorDetail {
     /// Its code.
@@ -105,6 +106,7 @@ pub struct ErrorDetail {
     pub target: Option<String>,
     /// More of them.
     #[serde(default)]
+    #[schema(no_recursion)]
     pub details: Vec<ErrorDetail>,
     /// More about it.
     #[serde(default)]

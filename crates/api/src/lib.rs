@@ -10,6 +10,7 @@
 )]
 
 pub mod database;
+pub mod directory;
 pub mod discovery;
 pub mod error;
 pub mod instance;

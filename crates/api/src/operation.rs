@@ -1,6 +1,7 @@
 //! Operations.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{error::ErrorDetail, time::WireTime};
 
@@ -8,7 +9,7 @@ use crate::{error::ErrorDetail, time::WireTime};
 pub const TYPE: &str = "Microsoft.Sql/managedInstances/operations";
 
 /// What an operation is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OperationProperties {
     /// The instance.
@@ -42,7 +43,7 @@ pub struct OperationProperties {
 }
 
 /// How far an operation is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OperationProgress {
     /// What is being done.
@@ -56,7 +57,7 @@ pub struct OperationProgress {
 }
 
 /// Something that happened in an operation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OperationEvent {
     /// When.
@@ -66,7 +67,7 @@ pub struct OperationEvent {
 }
 
 /// What a client that waits for an operation reads.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AsyncStatus {
     /// The operation.

@@ -1,6 +1,7 @@
 //! Retention policies.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// The type of a living database's short-term policy.
 pub const SHORT_TERM_TYPE: &str =
@@ -15,7 +16,7 @@ pub const LONG_TERM_TYPE: &str =
 pub const NAME: &str = "default";
 
 /// Short-term retention.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ShortTermProperties {
     /// Days.
@@ -23,14 +24,14 @@ pub struct ShortTermProperties {
 }
 
 /// A wish for short-term retention.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ShortTermUpdate {
     /// It.
     pub properties: ShortTermProperties,
 }
 
 /// Long-term retention.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LongTermProperties {
     /// How long weekly copies are kept, as an ISO 8601 duration.

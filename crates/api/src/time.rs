@@ -2,6 +2,10 @@
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{KnownFormat, ObjectBuilder, RefOr, Schema, SchemaFormat, Type},
+};
 
 /// Seconds from 1601-01-01, where file times begin, to 1970-01-01.
 const FILETIME_EPOCH_S: i64 = 11_644_473_600;
@@ -48,6 +52,16 @@ impl std::fmt::Display for WireTime {
         write!(f, "{:.3}", self.0)
     }
 }
+
+impl PartialSchema for WireTime {
+    fn schema() -> RefOr<Schema> {
+        let text = ObjectBuilder::new().schema_type(Type::String);
+        let format = SchemaFormat::KnownFormat(KnownFormat::DateTime);
+        text.format(Some(format)).into()
+    }
+}
+
+impl ToSchema for WireTime {}
 
 impl Serialize for WireTime {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

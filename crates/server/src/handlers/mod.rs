@@ -1,9 +1,11 @@
 //! What each endpoint answers. Who may ask was decided before.
 
 mod database;
+mod directory;
 mod discovery;
 mod dropped;
 mod instance;
+mod managed_identity;
 mod operation;
 mod retention;
 mod role;
@@ -32,8 +34,13 @@ pub async fn answer(
         Endpoint::Health => Ok(Answer::plain(200, "text/plain", "ok\n")),
         Endpoint::Ready => discovery::ready(service).await,
         Endpoint::AuthorityCertificate => discovery::authority(service),
+        Endpoint::ApiDescription => Ok(Answer::ok(&crate::http::openapi::document())),
         Endpoint::CloudMetadata => Ok(discovery::cloud(service)),
         Endpoint::Token => Ok(token::token(service, caller).await),
+        Endpoint::ManagedIdentityToken => Ok(managed_identity::token(service, caller).await),
+        Endpoint::AdfsConfiguration => Ok(token::adfs(service)),
+        Endpoint::DirectoryObjects => directory::by_ids(service, caller),
+        Endpoint::ServicePrincipals => Ok(directory::service_principals(service, caller)),
         Endpoint::OpenIdConfiguration => token::openid(service, caller),
         Endpoint::KeySet => token::key_set(service, caller),
         Endpoint::Tenants => Ok(discovery::tenants(service)),

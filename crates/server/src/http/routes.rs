@@ -49,10 +49,15 @@ pub enum Endpoint {
     Health,
     Ready,
     AuthorityCertificate,
+    ApiDescription,
     CloudMetadata,
     Token,
     OpenIdConfiguration,
     KeySet,
+    AdfsConfiguration,
+    ManagedIdentityToken,
+    DirectoryObjects,
+    ServicePrincipals,
     Tenants,
     Subscriptions,
     Subscription,
@@ -181,6 +186,7 @@ pub const ROUTES: &[Route] = &[
     route(Get, "/healthz", E::Health, Need::Nothing),
     route(Get, "/readyz", E::Ready, Need::Nothing),
     route(Get, "/ca.pem", E::AuthorityCertificate, Need::Nothing),
+    route(Get, "/openapi.json", E::ApiDescription, Need::Nothing),
     route(Get, "/metadata/endpoints", E::CloudMetadata, Need::Nothing),
     route(Post, "/{tenant}/oauth2/v2.0/token", E::Token, Need::Nothing),
     route(
@@ -194,6 +200,27 @@ pub const ROUTES: &[Route] = &[
         "/{tenant}/discovery/v2.0/keys",
         E::KeySet,
         Need::Nothing,
+    ),
+    route(
+        Get,
+        "/adfs/.well-known/openid-configuration",
+        E::AdfsConfiguration,
+        Need::Nothing,
+    ),
+    route(Post, "/adfs/oauth2/token", E::Token, Need::Nothing),
+    route(Get, "/adfs/discovery/keys", E::KeySet, Need::Nothing),
+    route(Get, "/msi/token", E::ManagedIdentityToken, Need::Nothing),
+    route(
+        Post,
+        "/v1.0/directoryObjects/getByIds",
+        E::DirectoryObjects,
+        Need::Token,
+    ),
+    route(
+        Get,
+        "/v1.0/servicePrincipals",
+        E::ServicePrincipals,
+        Need::Token,
     ),
     route(Get, "/tenants", E::Tenants, Need::Token),
     route(Get, "/subscriptions", E::Subscriptions, Need::Token),
@@ -517,7 +544,8 @@ mod tests {
                 "{}",
                 route.pattern
             );
-            let reads = route.method == Get || route.endpoint == E::Token;
+            let reads =
+                route.method == Get || matches!(route.endpoint, E::Token | E::DirectoryObjects);
             let guarded = matches!(route.need, Need::Right(_));
             assert!(reads || guarded, "{:?} {}", route.method, route.pattern);
             let below_a_subscription = route.pattern.starts_with("/subscriptions/");

@@ -23,6 +23,8 @@ pub struct Wanted<'a> {
     pub query: &'a str,
     /// Its bearer token.
     pub token: Option<&'a str>,
+    /// Its `X-IDENTITY-HEADER`, which programs send that run as managed identities.
+    pub identity_header: Option<&'a str>,
     /// Its body.
     pub body: &'a [u8],
 }
@@ -38,6 +40,8 @@ pub struct Caller<'a> {
     pub query: Vec<(String, String)>,
     /// The scope that the path names; the subscription where it names none.
     pub scope: Scope,
+    /// The secret of a program that runs as a managed identity.
+    pub identity_header: Option<&'a str>,
     /// The body.
     pub body: &'a [u8],
     /// The path, as sent.
@@ -113,6 +117,7 @@ impl Service {
             scope: self.scope_of(&parameters)?,
             parameters,
             query: query_pairs(wanted.query),
+            identity_header: wanted.identity_header,
             body: wanted.body,
             path: wanted.path,
         };

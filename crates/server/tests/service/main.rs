@@ -1,5 +1,7 @@
 //! The service as a whole: who may do what, and what it does on real servers for real clients.
 
 mod authorization;
+mod described;
 mod live;
+mod signing_in;
 mod support;

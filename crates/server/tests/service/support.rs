@@ -145,6 +145,7 @@ impl<'a> Somebody<'a> {
             path,
             query,
             token: Some(&self.token),
+            identity_header: None,
             body: body.as_bytes(),
         };
         self.service.answer(&wanted).await
