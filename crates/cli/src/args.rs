@@ -1,6 +1,7 @@
 //! The command line.
 
 pub mod database;
+pub mod remote;
 pub mod service;
 
 use std::{path::PathBuf, time::Duration};
@@ -39,6 +40,8 @@ pub struct Global {
     /// Open the repository with its recovery key, from EVERPOINT_RECOVERY_KEY or asked for
     #[arg(long, global = true)]
     pub recovery_key: bool,
+    #[command(flatten)]
+    pub server: remote::Server,
     /// How results are printed
     #[arg(long, global = true, value_enum, default_value = "table")]
     pub output: OutputFormat,
@@ -89,6 +92,19 @@ pub enum Command {
     /// The service's audit log
     #[command(subcommand)]
     Audit(service::AuditCommand),
+    /// Sign in to a service, which --server names
+    Login(remote::Login),
+    /// Forget a sign-in
+    Logout,
+    /// Databases of a service's instances
+    #[command(subcommand)]
+    Database(remote::DatabaseCommand),
+    /// What a service does and did
+    #[command(subcommand)]
+    Operation(remote::OperationCommand),
+    /// How long a service keeps a database's backups
+    #[command(subcommand)]
+    Retention(remote::RetentionCommand),
 }
 
 #[derive(Debug, Args)]

@@ -2,6 +2,7 @@
 
 use std::{error::Error, process::ExitCode};
 
+use everpoint_api::client::ClientError;
 use everpoint_engine::{
     backup::BackupError,
     database::{DatabasePlanError, choose::ChooseError},
@@ -98,6 +99,17 @@ fn is_refusal(cause: &(dyn Error + 'static)) -> bool {
             RestoreError::Target(TargetError::Repository(error))
             | RestoreError::Repository(error) => is_refusal(error),
             RestoreError::Target(_) => true,
+            _ => false,
+        };
+    }
+    if let Some(error) = cause.downcast_ref::<ClientError>() {
+        return match error {
+            ClientError::Failed(failed) => failed.is_refusal(),
+            ClientError::Address { .. }
+            | ClientError::Authority { .. }
+            | ClientError::NoAuthority
+            | ClientError::NotSignedIn
+            | ClientError::SignIn { .. } => true,
             _ => false,
         };
     }

@@ -25,12 +25,16 @@ use crate::{
         service::{AuditCommand, ConfigCommand},
     },
     exit::Exit,
+    remote,
     repository::open,
 };
 
 /// Runs a command.
 pub async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     let global = arguments.global;
+    if let Some(server) = &global.server.server {
+        return remote::run(server, &global, arguments.command).await;
+    }
     match arguments.command {
         Command::Init(args) => init::run(&global, &args).await,
         Command::Instance(InstanceCommand::Add(args)) => instance::add(&global, args).await,
@@ -69,6 +73,11 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
         Command::Serve(args) => service::serve(&args).await,
         Command::Config(ConfigCommand::Check(args)) => service::check(&args),
         Command::Audit(AuditCommand::Verify(args)) => service::verify_audit(&args),
+        Command::Login(_)
+        | Command::Logout
+        | Command::Database(_)
+        | Command::Operation(_)
+        | Command::Retention(_) => Err(remote::without_server()),
     }
 }
 
