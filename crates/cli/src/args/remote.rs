@@ -16,18 +16,24 @@ pub struct Server {
 }
 
 #[derive(Debug, Args)]
-#[group(id = "who", required = true, multiple = false, args = ["client_id", "user"])]
 pub struct Login {
+    #[command(flatten)]
+    pub who: Who,
+    /// The certificates of the authority that the service's certificate comes from, as PEM; the system's are
+    /// trusted besides
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct Who {
     /// Sign in as this service principal; its secret is taken from EVERPOINT_CLIENT_SECRET or asked for
     #[arg(long, value_name = "ID")]
     pub client_id: Option<String>,
     /// Sign in as this user; the password is taken from EVERPOINT_PASSWORD or asked for
     #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
-    /// The certificates of the authority that the service's certificate comes from, as PEM; the system's are
-    /// trusted besides
-    #[arg(long, value_name = "FILE")]
-    pub ca: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -58,7 +58,7 @@ pub async fn login(server: &Url, args: &Login) -> anyhow::Result<Exit> {
     let authority = args.ca.as_deref().map(small_file).transpose()?;
     let client = Client::new(server, authority.as_ref().map(|pem| pem.as_bytes()))?;
     let tenant = client.tenant().await?;
-    let (who, answer) = match (&args.client_id, &args.user) {
+    let (who, answer) = match (&args.who.client_id, &args.who.user) {
         (Some(id), _) => {
             let secret = secret("EVERPOINT_CLIENT_SECRET", "Client secret: ")?;
             let grant = Grant::Client {
