@@ -5,10 +5,10 @@ CARGO ?= cargo
 # The tools that the set-up downloaded, if cargo had none of its own.
 with_tools := . scripts/places.sh &&
 
-.PHONY: help setup demo test lint bench
+.PHONY: help setup demo test test-clients lint bench
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 setup: ## Install compilers, cargo's tools and PostgreSQL 15 to 18
 	@scripts/setup.sh
@@ -20,6 +20,10 @@ demo: setup ## Build Everpoint and show it at work on a server of its own
 test: setup ## Run every test, against real PostgreSQL 15 to 18 servers
 	@$(with_tools) $(CARGO) nextest run --workspace
 	@$(CARGO) test --quiet --workspace --doc
+
+test-clients: setup ## Drive the service with az and Azure's SDK for JavaScript (fetches 1 GB)
+	@$(CARGO) build --release
+	@scripts/test-clients.sh
 
 lint: setup ## Check formatting, lints, licences and known vulnerabilities
 	@$(CARGO) fmt --all -- --check
