@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 pub use authorize::{Caller, Wanted};
 pub use first_start::Owner;
-pub use observe::Observed;
+pub use observe::{Observed, Restorable, restorable};
 pub use run::{RunError, Running, start};
 
 use crate::{

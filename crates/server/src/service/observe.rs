@@ -135,7 +135,10 @@ fn points(
 }
 
 /// Reads what can be restored.
-pub(super) async fn restorable(
+///
+/// # Errors
+/// When the repository cannot be read.
+pub async fn restorable(
     repository: &everpoint_repository::Repository,
     name: &InstanceName,
 ) -> Result<Restorable, RepositoryError> {
