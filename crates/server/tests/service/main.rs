@@ -4,4 +4,6 @@ mod authorization;
 mod described;
 mod live;
 mod signing_in;
+mod databases;
+mod restarts;
 mod support;
