@@ -73,6 +73,10 @@ codes! {
     InvalidParameterValue = 400,
     /// The retention is out of its range.
     InvalidBackupRetentionPeriod = 400,
+    /// There is no such long-term backup.
+    LTRBackupNotExists = 404,
+    /// The long-term backup is held and stays.
+    LongTermBackupHeld = 409,
     /// Another operation changes the database.
     ConflictingDatabaseOperation = 409,
     /// The operation cannot be cancelled, or not any more.

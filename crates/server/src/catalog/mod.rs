@@ -4,6 +4,7 @@
 
 mod assignments;
 mod databases;
+mod long_term;
 mod operations;
 mod principals;
 
@@ -21,13 +22,14 @@ use sqlx::{
 };
 
 pub use databases::{DatabaseRow, SeenDatabase};
+pub use long_term::LongTermRow;
 pub use operations::{EventRow, OperationId, OperationKind, OperationRow, OperationState};
 pub use principals::PrincipalRow;
 
 /// Sessions to the catalog at once.
 const SESSIONS: u32 = 8;
 /// The steps that bring an older catalog up to this version, in their order.
-const MIGRATIONS: &[&str] = &[include_str!("0001.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("0001.sql"), include_str!("0002_long_term.sql")];
 
 /// The catalog. Cheap to clone.
 #[derive(Clone, Debug)]

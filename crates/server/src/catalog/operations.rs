@@ -25,11 +25,21 @@ pub enum OperationKind {
     DifferentialBackup,
     /// Forgets what no policy wants.
     Expiry,
+    /// Makes a long-term copy.
+    LongTermCopy,
+    /// Deletes long-term copies whose time is over.
+    LongTermExpiry,
 }
 
 impl OperationKind {
     /// All there are.
-    const ALL: [Self; 3] = [Self::FullBackup, Self::DifferentialBackup, Self::Expiry];
+    const ALL: [Self; 5] = [
+        Self::FullBackup,
+        Self::DifferentialBackup,
+        Self::Expiry,
+        Self::LongTermCopy,
+        Self::LongTermExpiry,
+    ];
 
     /// As it is stored and sent.
     pub const fn as_str(self) -> &'static str {
@@ -37,7 +47,14 @@ impl OperationKind {
             Self::FullBackup => "FullBackup",
             Self::DifferentialBackup => "DifferentialBackup",
             Self::Expiry => "Expiry",
+            Self::LongTermCopy => "LongTermCopy",
+            Self::LongTermExpiry => "LongTermExpiry",
         }
+    }
+
+    /// Whether it takes a backup.
+    pub const fn is_backup(self) -> bool {
+        matches!(self, Self::FullBackup | Self::DifferentialBackup)
     }
 
     /// For a person.
@@ -46,6 +63,8 @@ impl OperationKind {
             Self::FullBackup => "Full backup",
             Self::DifferentialBackup => "Differential backup",
             Self::Expiry => "Deletion of backups that no retention wants",
+            Self::LongTermCopy => "Long-term copy of a database",
+            Self::LongTermExpiry => "Deletion of long-term copies whose time is over",
         }
     }
 }
@@ -299,7 +318,7 @@ impl Catalog {
         let rows = self.operations(instance).await?;
         let mut count = 0;
         let mut last = None;
-        let backups = rows.iter().filter(|row| row.kind != OperationKind::Expiry);
+        let backups = rows.iter().filter(|row| row.kind.is_backup());
         for row in backups {
             match row.state {
                 OperationState::Failed => {

@@ -4,8 +4,10 @@ mod authorize;
 mod backup;
 mod expiry;
 mod first_start;
+mod long_term;
 mod observe;
 mod operations;
+mod policies;
 mod receive;
 mod run;
 mod thread;
@@ -37,6 +39,8 @@ use crate::{
 
 /// Secrets that are checked at once: each takes 19 MiB and a processor for some tens of milliseconds.
 const SECRETS_AT_ONCE: usize = 2;
+/// Long-term copies that are made at once, of all instances.
+const COPIES_AT_ONCE: usize = 2;
 
 /// The service.
 pub struct Service {
@@ -59,6 +63,13 @@ pub struct Service {
     /// Something changed that the scheduler should look at.
     wake: Notify,
     checking_secrets: Semaphore,
+    /// Long-term copies that were met, and a turn for those that are made.
+    copy_cache: long_term::CopyCache,
+    copying: Semaphore,
+    /// Something changed that those who make long-term copies should look at.
+    copies_wake: Notify,
+    ending: std::sync::atomic::AtomicBool,
+    written_policies: policies::WrittenPolicies,
 }
 
 impl Service {
@@ -110,6 +121,16 @@ impl Service {
     /// Tells the scheduler that something changed.
     pub fn wake_scheduler(&self) {
         self.wake.notify_one();
+    }
+
+    /// Tells those who make long-term copies that something changed.
+    pub fn wake_copies(&self) {
+        self.copies_wake.notify_waiters();
+    }
+
+    /// Whether the service was told to end: then nothing new is begun.
+    fn is_ending(&self) -> bool {
+        self.ending.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// The scope of the resource group.

@@ -19,7 +19,7 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{
-    SECRETS_AT_ONCE, Service,
+    COPIES_AT_ONCE, SECRETS_AT_ONCE, Service,
     first_start::{Owner, ensure_owner},
     told,
 };
@@ -144,6 +144,11 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         busy: Mutex::new(BTreeSet::new()),
         wake: Notify::new(),
         checking_secrets: Semaphore::new(SECRETS_AT_ONCE),
+        copy_cache: Default::default(),
+        copying: Semaphore::new(COPIES_AT_ONCE),
+        copies_wake: Notify::new(),
+        ending: false.into(),
+        written_policies: Default::default(),
     });
     service.reload_access().await?;
     if interrupted > 0 {
@@ -214,6 +219,9 @@ impl Running {
     /// Ends: takes no more requests and begins nothing; lets what runs go on for the configured grace and
     /// then cancels it; stores what was received of the log.
     pub async fn stop(self) {
+        self.service
+            .ending
+            .store(true, std::sync::atomic::Ordering::Relaxed);
         // Nobody listening means that it has ended already.
         let _ = self.stop.send(true);
         let _ = self.scheduling.await;

@@ -13,10 +13,10 @@ use tokio::time::{Instant, sleep};
 
 use super::support::{Place, Somebody, code, json, python_packages};
 
-const PATIENCE: Duration = Duration::from_secs(90);
-const QUICK: &str = "[backups]\nlog_every = \"1s\"\njobs = 1\n";
+pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const QUICK: &str = "[backups]\nlog_every = \"1s\"\njobs = 1\n";
 
-async fn add(place: &Place, cluster: &Cluster) -> Result<()> {
+pub async fn add(place: &Place, cluster: &Cluster) -> Result<()> {
     let connection: ConnectionSpec = cluster.connection_string("postgres").parse()?;
     let session = connect_sql(&connection, "postgres").await?;
     let facts = ServerFacts::read(&session).await?;
@@ -39,7 +39,7 @@ async fn add(place: &Place, cluster: &Cluster) -> Result<()> {
 }
 
 /// Asks until `done` finds what it wants.
-async fn eventually<T>(
+pub async fn eventually<T>(
     who: &Somebody<'_>,
     path: &str,
     what: &str,
@@ -58,7 +58,7 @@ async fn eventually<T>(
     }
 }
 
-fn instance_path(service: &Service) -> String {
+pub fn instance_path(service: &Service) -> String {
     let scope = service.group_scope();
     format!("{scope}/providers/Microsoft.Sql/managedInstances/one")
 }
@@ -113,7 +113,7 @@ async fn an_instance_is_backed_up_and_served(server: Server) -> Result<()> {
     .await?;
 
     if server.major() == 18 {
-        drive_with_azures_sdk(&place, service).await?;
+        drive_with_azures_sdk(&place, service, "azure_sdk.py").await?;
     }
 
     // Policies, and who may not change them.
@@ -198,7 +198,8 @@ async fn an_instance_is_backed_up_and_served(server: Server) -> Result<()> {
     Ok(())
 }
 
-async fn drive_with_azures_sdk(place: &Place, service: &Service) -> Result<()> {
+/// Runs a script of `tests/clients` as a contributor.
+pub async fn drive_with_azures_sdk(place: &Place, service: &Service, script: &str) -> Result<()> {
     use everpoint_server::{
         catalog::PrincipalRow,
         identity::{ClientSecret, SecretHash},
@@ -225,7 +226,7 @@ async fn drive_with_azures_sdk(place: &Place, service: &Service) -> Result<()> {
     };
     service.catalog().add_assignment(&assignment, now).await?;
     service.reload_access().await?;
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/azure_sdk.py");
+    let script = format!("{}/tests/clients/{script}", env!("CARGO_MANIFEST_DIR"));
     let output = tokio::process::Command::new("python3")
         .arg(script)
         .env("PYTHONPATH", python_packages()?)

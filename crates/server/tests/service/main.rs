@@ -2,4 +2,6 @@
 
 mod authorization;
 mod live;
+mod long_term;
+mod retention;
 mod support;
