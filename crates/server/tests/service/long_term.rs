@@ -88,6 +88,7 @@ async fn copies_follow_the_policy(server: Server) -> Result<()> {
         }
     };
     eventually(&owner, &operations, "the first backup", ended("FullBackup")).await?;
+    eventually(&owner, &app, "the database", |_| Some(())).await?;
     let (_, off) = owner.get(&policy).await;
     assert_eq!(off["properties"]["weeklyRetention"], "PT0S", "{off}");
 
