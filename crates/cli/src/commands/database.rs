@@ -226,7 +226,7 @@ const LATER: &str = "`everpoint restore repair`, or the next restore of a databa
 
 /// Tells a person what happens.
 pub(super) fn watch(repository: &Repository, begun: Instant) -> Watch {
-    let fetched = repository.store().fetched();
+    let store = repository.store().clone();
     Watch::new(Progress::default(), move |event| {
         let seconds = begun.elapsed().as_secs_f64();
         match event {
@@ -238,7 +238,7 @@ pub(super) fn watch(repository: &Repository, begun: Instant) -> Watch {
                 filter,
                 rolled_back,
             } => {
-                let fetched = output::bytes(fetched.get());
+                let fetched = output::bytes(store.fetched().get());
                 eprintln!(
                     "{seconds:7.2} s  Recovered; {fetched} fetched, {}",
                     others(filter)
