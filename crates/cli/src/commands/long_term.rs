@@ -104,7 +104,7 @@ struct Planned {
     oid: u32,
     backup: String,
     backup_time: String,
-    expires_at: Option<String>,
+    expires_at: Option<Timestamp>,
     file_bytes: u64,
 }
 
@@ -116,13 +116,16 @@ impl Planned {
             oid: plan.database.get(),
             backup: plan.backup.id.to_string(),
             backup_time: plan.backup.stopped_at.to_string(),
-            expires_at: plan.request.expires_at.map(|at| at.to_string()),
+            expires_at: plan.request.expires_at,
             file_bytes: plan.file_bytes,
         }
     }
 
     fn text(&self) -> String {
-        let until = self.expires_at.as_deref().unwrap_or("it is deleted");
+        let until = match self.expires_at {
+            Some(at) => output::time(at),
+            None => "it is deleted".to_owned(),
+        };
         format!(
             "would copy database `{}` of backup {}, {} as restored, until {until}",
             self.database,
@@ -194,7 +197,10 @@ fn kept_as(copy: &LongTermCopy) -> String {
 fn show(global: &Global, copy: &LongTermCopy, what: &str) -> anyhow::Result<Exit> {
     output::one(global.output, copy, || {
         let until = match (copy.held_since, copy.expires_at) {
-            (Some(since), _) => format!("it stays until it is released (held since {since})"),
+            (Some(since), _) => {
+                let since = output::time(since);
+                format!("it stays until it is released (held since {since})")
+            }
             (None, Some(at)) => format!("it stays until {}", output::time(at)),
             (None, None) => "it stays until it is deleted".to_owned(),
         };

@@ -58,7 +58,7 @@ pub enum LongTermError {
     },
     /// It may not be deleted.
     #[error(
-        "long-term copy {id} is held since {since} and stays. `everpoint long-term release {id}` lets it go"
+        "long-term copy {id} is held since {since:.0} and stays. `everpoint long-term release {id}` lets it go"
     )]
     Held {
         /// The copy.
