@@ -117,6 +117,10 @@ codes! {
     OperationInterrupted = 500,
     /// The instance's server does not answer.
     InstanceNotReachable = 503,
+    /// There is no such long-term backup.
+    LTRBackupNotExists = 404,
+    /// The long-term backup is held and stays.
+    LongTermBackupHeld = 409,
     /// Another operation changes the database.
     ConflictingDatabaseOperation = 409,
     /// The operation cannot be cancelled, or not any more.

@@ -1,6 +1,7 @@
 //! The command line.
 
 pub mod database;
+pub mod long_term;
 pub mod remote;
 pub mod service;
 
@@ -84,6 +85,9 @@ pub enum Command {
     Verify(Verify),
     /// Forget what no point inside the retention needs
     Expire(Expire),
+    /// Copies of single databases that outlive everything else
+    #[command(subcommand)]
+    LongTerm(long_term::LongTermCommand),
     /// Run the service: backups by themselves, policies, roles, and the managed-instance API
     Serve(service::ConfigFile),
     /// The service's configuration

@@ -7,6 +7,7 @@ use everpoint_engine::{
     backup::BackupError,
     database::{DatabasePlanError, choose::ChooseError, into_server::IntoServerError},
     history::HistoryError,
+    long_term::LongTermError,
     restore::{RestoreError, target::TargetError},
     transplant::MoveError,
 };
@@ -127,6 +128,18 @@ fn is_refusal(cause: &(dyn Error + 'static)) -> bool {
         return match error {
             DatabasePlanError::Choose(error) => is_refusal(error),
             DatabasePlanError::Restore(error) => is_refusal(error),
+        };
+    }
+    if let Some(error) = cause.downcast_ref::<LongTermError>() {
+        return match error {
+            LongTermError::NoFullBackup { .. }
+            | LongTermError::NotFull { .. }
+            | LongTermError::NoDatabase { .. }
+            | LongTermError::Unknown { .. }
+            | LongTermError::Held { .. } => true,
+            LongTermError::Repository(error) => is_refusal(error),
+            LongTermError::Stored(error) => is_refusal(error),
+            _ => false,
         };
     }
     if let Some(error) = cause.downcast_ref::<ChooseError>() {

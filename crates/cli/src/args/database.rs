@@ -8,7 +8,7 @@ use everpoint_engine::{
 };
 use everpoint_instance::ConnectionSpec;
 use everpoint_pgformat::Lsn;
-use everpoint_repository::InstanceName;
+use everpoint_repository::{CopyId, InstanceName};
 
 /// A database of an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub struct DeletedName {
 }
 
 #[derive(Debug, Args)]
-#[group(id = "which", required = true, multiple = false, args = ["source", "deleted"])]
+#[group(id = "which", required = true, multiple = false, args = ["source", "deleted", "long_term"])]
 pub struct RestoreDatabase {
     /// The database, as INSTANCE/DATABASE, by its name at the target
     #[arg(value_name = "NAME/DB")]
@@ -33,6 +33,9 @@ pub struct RestoreDatabase {
     /// A database that was dropped, as of just before; with the time of its drop where several had the name
     #[arg(long, value_name = "NAME/DB[@TIME]")]
     pub deleted: Option<DeletedName>,
+    /// Out of a long-term copy, which `everpoint long-term list` lists
+    #[arg(long, value_name = "ID", value_parser = super::long_term::copy_id)]
+    pub long_term: Option<CopyId>,
     #[command(flatten)]
     pub target: DatabaseTarget,
     /// Follow this timeline instead of the latest
@@ -113,8 +116,9 @@ pub struct Move {
     pub wait_replicas: Option<std::time::Duration>,
 }
 
+/// A copy holds one moment, so no target goes with it.
 #[derive(Debug, Args)]
-#[group(multiple = false)]
+#[group(multiple = false, conflicts_with = "long_term")]
 pub struct DatabaseTarget {
     /// As of this moment, with its zone: 2026-11-22T21:30:00+01:00 or '2026-11-22 21:30 Europe/Berlin'
     #[arg(long, value_name = "TIME", value_parser = crate::time::instant)]

@@ -19,6 +19,7 @@ use everpoint_engine::{
     },
     history,
     instance_record::InstanceRecord,
+    long_term,
     progress::Progress,
     restore::{
         target::{Stop, Target, to_timestamp},
@@ -27,7 +28,7 @@ use everpoint_engine::{
 };
 use everpoint_instance::process::PgBinaries;
 use everpoint_pgformat::{TimelineId, wal::filter::FilterCounts};
-use everpoint_repository::{InstanceName, Repository};
+use everpoint_repository::{CopyId, InstanceName, Repository, RepositoryError};
 use serde::Serialize;
 use tokio::{
     process::Command,
@@ -95,15 +96,24 @@ pub async fn restore(
     args: RestoreDatabase,
 ) -> anyhow::Result<Exit> {
     let begun = Instant::now();
-    let (instance, wanted) = wanted(&args)?;
-    let (_, record) = repository.description::<InstanceRecord>(&instance).await?;
+    let (instance, wanted, copy) = wanted(repository, &args).await?;
+    // A copy outlives what is known of its instance.
+    let record = match repository.description::<InstanceRecord>(&instance).await {
+        Ok((_, record)) => Some(record),
+        Err(RepositoryError::UnknownInstance { .. }) if copy.is_some() => None,
+        Err(error) => return Err(error.into()),
+    };
+    let source = match copy {
+        Some(id) => repository.long_term(&instance, id),
+        None => repository.clone(),
+    };
     let mut request = DatabaseRequest {
         instance,
         wanted,
         target: target(&args.target),
         timeline: args.timeline.and_then(TimelineId::new),
         scratch: scratch_base(args.scratch.as_deref())?,
-        owner: owner(&args, &record)?,
+        owner: owner(&args, record.as_ref())?,
         jobs: args.jobs.map_or_else(processors, usize::from),
     };
     if !args.purpose.dry_run {
@@ -115,7 +125,7 @@ pub async fn restore(
         request.timeline = request.timeline.or(before.timeline);
     }
     let home = request.instance.clone();
-    let plan = database::plan(repository, request).await?;
+    let plan = database::plan(&source, request).await?;
     print_plan(global.output, &plan)?;
     let destination = into::destination(repository, &home, &args).await?;
     if let Some(destination) = &destination {
@@ -125,7 +135,7 @@ pub async fn restore(
         return Ok(Exit::Success);
     }
     if let Some(destination) = &destination {
-        return into::restore(repository, &plan, destination, begun).await;
+        return into::restore(&source, &plan, destination, begun).await;
     }
     let version = plan.chosen.resolved.backup.version;
     let binaries = PgBinaries::find(args.bin_directory.as_deref(), version)
@@ -135,7 +145,7 @@ pub async fn restore(
         Some(command) => Use::Exec(command),
         None => Use::Inspect,
     };
-    in_scratch(repository, &plan, purpose, &binaries, begun).await
+    in_scratch(&source, &plan, purpose, &binaries, begun).await
 }
 
 /// What a recovered database is for that goes nowhere.
@@ -216,7 +226,7 @@ const LATER: &str = "`everpoint restore repair`, or the next restore of a databa
 
 /// Tells a person what happens.
 pub(super) fn watch(repository: &Repository, begun: Instant) -> Watch {
-    let fetched = repository.store().fetched();
+    let store = repository.store().clone();
     Watch::new(Progress::default(), move |event| {
         let seconds = begun.elapsed().as_secs_f64();
         match event {
@@ -228,7 +238,7 @@ pub(super) fn watch(repository: &Repository, begun: Instant) -> Watch {
                 filter,
                 rolled_back,
             } => {
-                let fetched = output::bytes(fetched.get());
+                let fetched = output::bytes(store.fetched().get());
                 eprintln!(
                     "{seconds:7.2} s  Recovered; {fetched} fetched, {}",
                     others(filter)
@@ -291,23 +301,30 @@ pub(super) fn listen(progress: &Progress) -> anyhow::Result<JoinHandle<()>> {
     }))
 }
 
-fn wanted(args: &RestoreDatabase) -> anyhow::Result<(InstanceName, Wanted)> {
+/// The instance, the database, and the long-term copy that it is in, if it is in one.
+async fn wanted(
+    repository: &Repository,
+    args: &RestoreDatabase,
+) -> anyhow::Result<(InstanceName, Wanted, Option<CopyId>)> {
     if let Some(source) = &args.source {
-        return Ok((
-            source.instance.clone(),
-            Wanted::Named(source.database.clone()),
-        ));
+        let wanted = Wanted::Named(source.database.clone());
+        return Ok((source.instance.clone(), wanted, None));
+    }
+    if let Some(id) = args.long_term {
+        let copy = long_term::find(repository, id).await?;
+        return Ok((copy.instance, Wanted::Named(copy.database), Some(id)));
     }
     let Some(deleted) = &args.deleted else {
-        return Err(
-            Refusal("which database? Give INSTANCE/DATABASE, or --deleted".to_owned()).into(),
-        );
+        return Err(Refusal(
+            "which database? Give INSTANCE/DATABASE, --deleted or --long-term".to_owned(),
+        )
+        .into());
     };
     let wanted = Wanted::Deleted {
         name: deleted.name.database.clone(),
         dropped: deleted.dropped,
     };
-    Ok((deleted.name.instance.clone(), wanted))
+    Ok((deleted.name.instance.clone(), wanted, None))
 }
 
 fn target(choice: &DatabaseTarget) -> Option<Target> {
@@ -333,12 +350,12 @@ fn scratch_base(wanted: Option<&Path>) -> anyhow::Result<PathBuf> {
 }
 
 /// Root has the scratch server run as the user whose the instance's data directory is.
-fn owner(args: &RestoreDatabase, record: &InstanceRecord) -> anyhow::Result<Option<Owner>> {
+fn owner(args: &RestoreDatabase, record: Option<&InstanceRecord>) -> anyhow::Result<Option<Owner>> {
     if !rustix::process::geteuid().is_root() {
         return Ok(None);
     }
-    match std::fs::metadata(&record.data_directory) {
-        Ok(found) if found.uid() != 0 => Ok(Some(Owner {
+    match record.map(|record| std::fs::metadata(&record.data_directory)) {
+        Some(Ok(found)) if found.uid() != 0 => Ok(Some(Owner {
             user: found.uid(),
             group: found.gid(),
         })),

@@ -8,6 +8,7 @@ mod instance;
 mod into;
 mod listing;
 mod log;
+mod long_term;
 mod restore;
 mod service;
 mod status;
@@ -70,6 +71,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
         Command::Status(args) => status::run(&open(&global).await?, &global, &args).await,
         Command::Verify(args) => verify::run(&open(&global).await?, &global, &args).await,
         Command::Expire(args) => expire::run(&open(&global).await?, &global, &args).await,
+        Command::LongTerm(command) => long_term::run(&open(&global).await?, &global, command).await,
         Command::Serve(args) => service::serve(&args).await,
         Command::Config(ConfigCommand::Check(args)) => service::check(&args),
         Command::Audit(AuditCommand::Verify(args)) => service::verify_audit(&args),

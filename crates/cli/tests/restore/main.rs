@@ -14,6 +14,7 @@ mod interrupted;
 mod into_server;
 mod into_server_killed;
 mod large;
+mod long_term;
 mod one_database;
 mod point_in_time;
 mod settings;

@@ -19,9 +19,10 @@ use tokio::sync::mpsc;
 
 use super::{
     Durability, LogDelivery, MARKER, Marker, RestoreError, RestorePlan, RestoreRequest, failed,
+    pack_reader::PackSource,
     selection::Paths,
     units::{self, RestoreUnit},
-    writer::{Existing, Owner, PackSource, WriteError, Writer},
+    writer::{Existing, Owner, WriteError, Writer},
 };
 use crate::progress::Progress;
 

@@ -5,6 +5,7 @@
 //! interrupted leaves a marker in the directory and goes on from what is right when run again.
 
 pub mod files;
+pub mod pack_reader;
 pub mod recovery;
 pub mod refusal;
 pub mod replayable_log;

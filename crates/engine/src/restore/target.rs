@@ -343,15 +343,40 @@ impl Resolver<'_> {
             })
             .await?;
             if let Some((start, end)) = last {
-                let stop = if end <= backup.stop_lsn {
-                    Stop::AtConsistency
-                } else {
-                    Stop::After(start)
+                let stop = match end <= backup.stop_lsn {
+                    true => self.at_consistency(backup).await?,
+                    false => Stop::After(start),
                 };
                 return Ok(self.resolved(backup, stop, end.max(backup.stop_lsn), None, None));
             }
         }
-        Ok(self.resolved(backup, Stop::AtConsistency, backup.stop_lsn, None, None))
+        let stop = self.at_consistency(backup).await?;
+        Ok(self.resolved(backup, stop, backup.stop_lsn, None, None))
+    }
+
+    /// Where replay ends as soon as a backup is consistent. PostgreSQL stops there before the next record, and
+    /// fails where none follows; then it is told to stop behind the record that ends at the stop position.
+    async fn at_consistency(&self, backup: &Backup) -> Result<Stop, TargetError> {
+        let stop = backup.stop_lsn;
+        if self.index.complete_until(self.timeline, backup.start_lsn) > stop {
+            return Ok(Stop::AtConsistency);
+        }
+        let size = backup.segment_size;
+        let near = Lsn::new(size.floor(stop).get().saturating_sub(size.bytes()));
+        for from in [near.max(backup.start_lsn), backup.start_lsn] {
+            let mut last = None;
+            self.scan(backup, from, stop, |record| {
+                if record.end() == stop {
+                    last = Some(record.start());
+                }
+                Ok(record.end() < stop)
+            })
+            .await?;
+            if let Some(start) = last {
+                return Ok(Stop::After(start));
+            }
+        }
+        Ok(Stop::AtConsistency)
     }
 
     async fn at_time(&self, target: &Target, time: Timestamp) -> Result<Resolved, TargetError> {
@@ -384,7 +409,7 @@ impl Resolver<'_> {
         let last = self.last_end(backup, until, wanted, &search).await?;
         let (start, end) = last.unwrap_or((backup.start_lsn, backup.stop_lsn));
         let stop = match end <= backup.stop_lsn {
-            true => Stop::AtConsistency,
+            true => self.at_consistency(backup).await?,
             false => Stop::After(start),
         };
         surroundings.keep_before(end);

@@ -5,6 +5,7 @@
 mod assignments;
 mod database_operations;
 mod databases;
+mod long_term;
 mod operations;
 mod principals;
 
@@ -23,6 +24,7 @@ use sqlx::{
 
 pub use database_operations::{DatabaseOperation, DatabaseRequest, RestoreRequest, RestoreSource};
 pub use databases::{DatabaseRow, SeenDatabase};
+pub use long_term::LongTermRow;
 pub use operations::{EventRow, OperationId, OperationKind, OperationRow, OperationState};
 pub use principals::PrincipalRow;
 
@@ -32,6 +34,7 @@ const SESSIONS: u32 = 8;
 const MIGRATIONS: &[&str] = &[
     include_str!("0001.sql"),
     include_str!("database_operations.sql"),
+    include_str!("0002_long_term.sql"),
 ];
 
 /// The catalog. Cheap to clone.

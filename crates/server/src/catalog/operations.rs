@@ -35,14 +35,20 @@ pub enum OperationKind {
     PolicyChange,
     /// Asks another operation to end.
     Cancel,
+    /// Makes a long-term copy.
+    LongTermCopy,
+    /// Deletes long-term copies whose time is over.
+    LongTermExpiry,
 }
 
 impl OperationKind {
     /// All there are.
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 10] = [
         Self::FullBackup,
         Self::DifferentialBackup,
         Self::Expiry,
+        Self::LongTermCopy,
+        Self::LongTermExpiry,
         Self::Create,
         Self::Restore,
         Self::Delete,
@@ -61,7 +67,14 @@ impl OperationKind {
             Self::Delete => "DropManagedDatabase",
             Self::PolicyChange => "PolicyChange",
             Self::Cancel => "Cancel",
+            Self::LongTermCopy => "LongTermCopy",
+            Self::LongTermExpiry => "LongTermExpiry",
         }
+    }
+
+    /// Whether it takes a backup.
+    pub const fn is_backup(self) -> bool {
+        matches!(self, Self::FullBackup | Self::DifferentialBackup)
     }
 
     /// For a person.
@@ -75,6 +88,8 @@ impl OperationKind {
             Self::Delete => "Deletion of a database",
             Self::PolicyChange => "Change of a retention",
             Self::Cancel => "Cancellation of an operation",
+            Self::LongTermCopy => "Long-term copy of a database",
+            Self::LongTermExpiry => "Deletion of long-term copies whose time is over",
         }
     }
 }
@@ -342,10 +357,7 @@ impl Catalog {
         let rows = self.operations(instance).await?;
         let mut count = 0;
         let mut last = None;
-        let backups = rows.iter().filter(|row| {
-            use OperationKind::{DifferentialBackup, FullBackup};
-            matches!(row.kind, FullBackup | DifferentialBackup)
-        });
+        let backups = rows.iter().filter(|row| row.kind.is_backup());
         for row in backups {
             match row.state {
                 OperationState::Failed => {

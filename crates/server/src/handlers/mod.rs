@@ -7,6 +7,7 @@ mod database_write;
 mod discovery;
 mod dropped;
 mod instance;
+mod long_term;
 mod managed_identity;
 mod operation;
 mod recoverable;
@@ -72,9 +73,13 @@ pub async fn answer(
         Endpoint::DroppedShortTermPolicies => retention::dropped_list(service, caller).await,
         Endpoint::DroppedShortTermPolicy => retention::dropped_get(service, caller).await,
         Endpoint::DroppedShortTermPolicyPut => retention::dropped_put(service, caller).await,
-        Endpoint::LongTermPolicies => retention::long_list(service, caller).await,
-        Endpoint::LongTermPolicy => retention::long_get(service, caller).await,
-        Endpoint::LongTermPolicyPut => retention::long_put(service, caller).await,
+        Endpoint::LongTermPolicies => long_term::policies(service, caller).await,
+        Endpoint::LongTermPolicy => long_term::get_policy(service, caller).await,
+        Endpoint::LongTermPolicyPut => long_term::put_policy(service, caller).await,
+        Endpoint::LongTermPolicyDelete => long_term::delete_policy(service, caller).await,
+        Endpoint::LongTermBackups => long_term::backups(service, caller).await,
+        Endpoint::LongTermBackup => long_term::get_backup(service, caller).await,
+        Endpoint::LongTermBackupDelete => long_term::delete_backup(service, caller).await,
         Endpoint::Operations => operation::list(service, caller).await,
         Endpoint::Operation => operation::get(service, caller).await,
         Endpoint::OperationCancel => operation::cancel(service, caller).await,

@@ -86,6 +86,10 @@ pub enum Endpoint {
     LongTermPolicies,
     LongTermPolicy,
     LongTermPolicyPut,
+    LongTermPolicyDelete,
+    LongTermBackups,
+    LongTermBackup,
+    LongTermBackupDelete,
     Operations,
     Operation,
     OperationCancel,
@@ -131,6 +135,22 @@ macro_rules! database {
     ($rest:literal) => {
         concat!(
             "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Sql/managedInstances/{instance}/databases/{database}",
+            $rest
+        )
+    };
+}
+/// Long-term backups of one database. A path without a resource group names no resource that rights could be
+/// given on but the subscription, so its names are other ones.
+macro_rules! long_term {
+    (group, $rest:literal) => {
+        concat!(
+            "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Sql/locations/{location}/longTermRetentionManagedInstances/{instance}/longTermRetentionDatabases/{database}/longTermRetentionManagedInstanceBackups",
+            $rest
+        )
+    };
+    (subscription, $rest:literal) => {
+        concat!(
+            "/subscriptions/{subscription}/providers/Microsoft.Sql/locations/{location}/longTermRetentionManagedInstances/{source}/longTermRetentionDatabases/{sourceDatabase}/longTermRetentionManagedInstanceBackups",
             $rest
         )
     };
@@ -187,6 +207,10 @@ const READ_LONG: &str =
     "Microsoft.Sql/managedInstances/databases/backupLongTermRetentionPolicies/read";
 const WRITE_LONG: &str =
     "Microsoft.Sql/managedInstances/databases/backupLongTermRetentionPolicies/write";
+const DELETE_LONG: &str =
+    "Microsoft.Sql/managedInstances/databases/backupLongTermRetentionPolicies/delete";
+const READ_LONG_BACKUPS: &str = "Microsoft.Sql/locations/longTermRetentionManagedInstances/longTermRetentionDatabases/longTermRetentionManagedInstanceBackups/read";
+const DELETE_LONG_BACKUPS: &str = "Microsoft.Sql/locations/longTermRetentionManagedInstances/longTermRetentionDatabases/longTermRetentionManagedInstanceBackups/delete";
 const READ_OPERATIONS: &str = "Microsoft.Sql/managedInstances/operations/read";
 const CANCEL_OPERATIONS: &str = "Microsoft.Sql/managedInstances/operations/cancel/action";
 
@@ -386,6 +410,76 @@ pub const ROUTES: &[Route] = &[
         database!("/backupLongTermRetentionPolicies/{policy}"),
         E::LongTermPolicyPut,
         right(WRITE_LONG),
+    ),
+    route(
+        Delete,
+        database!("/backupLongTermRetentionPolicies/{policy}"),
+        E::LongTermPolicyDelete,
+        right(DELETE_LONG),
+    ),
+    route(
+        Get,
+        "/subscriptions/{subscription}/providers/Microsoft.Sql/locations/{location}/longTermRetentionManagedInstanceBackups",
+        E::LongTermBackups,
+        below(READ_LONG_BACKUPS),
+    ),
+    route(
+        Get,
+        group!(
+            "/providers/Microsoft.Sql/locations/{location}/longTermRetentionManagedInstanceBackups"
+        ),
+        E::LongTermBackups,
+        below(READ_LONG_BACKUPS),
+    ),
+    route(
+        Get,
+        "/subscriptions/{subscription}/providers/Microsoft.Sql/locations/{location}/longTermRetentionManagedInstances/{source}/longTermRetentionManagedInstanceBackups",
+        E::LongTermBackups,
+        below(READ_LONG_BACKUPS),
+    ),
+    route(
+        Get,
+        group!(
+            "/providers/Microsoft.Sql/locations/{location}/longTermRetentionManagedInstances/{instance}/longTermRetentionManagedInstanceBackups"
+        ),
+        E::LongTermBackups,
+        below(READ_LONG_BACKUPS),
+    ),
+    route(
+        Get,
+        long_term!(subscription, ""),
+        E::LongTermBackups,
+        below(READ_LONG_BACKUPS),
+    ),
+    route(
+        Get,
+        long_term!(group, ""),
+        E::LongTermBackups,
+        below(READ_LONG_BACKUPS),
+    ),
+    route(
+        Get,
+        long_term!(subscription, "/{backup}"),
+        E::LongTermBackup,
+        below(READ_LONG_BACKUPS),
+    ),
+    route(
+        Get,
+        long_term!(group, "/{backup}"),
+        E::LongTermBackup,
+        right(READ_LONG_BACKUPS),
+    ),
+    route(
+        Delete,
+        long_term!(subscription, "/{backup}"),
+        E::LongTermBackupDelete,
+        right(DELETE_LONG_BACKUPS),
+    ),
+    route(
+        Delete,
+        long_term!(group, "/{backup}"),
+        E::LongTermBackupDelete,
+        right(DELETE_LONG_BACKUPS),
     ),
     route(
         Get,

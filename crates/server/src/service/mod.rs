@@ -5,8 +5,10 @@ mod backup;
 mod database;
 mod expiry;
 mod first_start;
+mod long_term;
 mod observe;
 mod operations;
+mod policies;
 mod receive;
 mod run;
 mod thread;
@@ -39,6 +41,8 @@ use crate::{
 
 /// Secrets that are checked at once: each takes 19 MiB and a processor for some tens of milliseconds.
 const SECRETS_AT_ONCE: usize = 2;
+/// Long-term copies that are made at once, of all instances.
+const COPIES_AT_ONCE: usize = 2;
 
 /// The service.
 pub struct Service {
@@ -63,6 +67,13 @@ pub struct Service {
     checking_secrets: Semaphore,
     /// Databases that are made, restored and deleted because somebody asked.
     databases: database::DatabaseWork,
+    /// Long-term copies that were met, and a turn for those that are made.
+    copy_cache: long_term::CopyCache,
+    copying: Semaphore,
+    /// Something changed that those who make long-term copies should look at.
+    copies_wake: Notify,
+    ending: std::sync::atomic::AtomicBool,
+    written_policies: policies::WrittenPolicies,
 }
 
 impl Service {
@@ -114,6 +125,16 @@ impl Service {
     /// Tells the scheduler that something changed.
     pub fn wake_scheduler(&self) {
         self.wake.notify_one();
+    }
+
+    /// Tells those who make long-term copies that something changed.
+    pub fn wake_copies(&self) {
+        self.copies_wake.notify_waiters();
+    }
+
+    /// Whether the service was told to end: then nothing new is begun.
+    fn is_ending(&self) -> bool {
+        self.ending.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// The scope of the resource group.

@@ -19,7 +19,7 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{
-    SECRETS_AT_ONCE, Service,
+    COPIES_AT_ONCE, SECRETS_AT_ONCE, Service,
     database::DatabaseWork,
     first_start::{Owner, ensure_owner},
     thread, told,
@@ -157,6 +157,11 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         wake: Notify::new(),
         checking_secrets: Semaphore::new(SECRETS_AT_ONCE),
         databases,
+        copy_cache: Default::default(),
+        copying: Semaphore::new(COPIES_AT_ONCE),
+        copies_wake: Notify::new(),
+        ending: false.into(),
+        written_policies: Default::default(),
     });
     service.reload_access().await?;
     if interrupted > 0 {
@@ -233,6 +238,9 @@ impl Running {
     /// Ends: takes no more requests and begins nothing; lets what runs go on for the configured grace and
     /// then cancels it; stores what was received of the log.
     pub async fn stop(mut self) {
+        self.service
+            .ending
+            .store(true, std::sync::atomic::Ordering::Relaxed);
         // Nobody listening means that it has ended already.
         let _ = self.stop.send(true);
         let _ = self.scheduling.await;

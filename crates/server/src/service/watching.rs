@@ -70,6 +70,7 @@ impl Service {
         tokio::join!(
             self.keep_receiving(&name, &stored, stop.clone()),
             self.watch_server(&name, stop.clone()),
+            self.watch_copies(&name, stop.clone()),
             self.watch_repository(&name, &stored, stop),
         );
     }
@@ -180,6 +181,7 @@ impl Service {
                 .observe_databases(name, &seen, restorable.first_look, now)
                 .await
                 .map_err(|error| crate::chain(&error))?;
+            self.store_policies(name).await;
         }
         *session = Some(open);
         let number = facts.version_num;

@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep};
 
 use super::support::{Place, Somebody, code, json, python_packages};
 
-const PATIENCE: Duration = Duration::from_secs(180);
-const QUICK: &str = "[backups]\nlog_every = \"1s\"\njobs = 1\n";
+pub const PATIENCE: Duration = Duration::from_secs(180);
+pub const QUICK: &str = "[backups]\nlog_every = \"1s\"\njobs = 1\n";
 
 pub async fn add(place: &Place, cluster: &Cluster, name: &str) -> Result<()> {
     let connection: ConnectionSpec = cluster.connection_string("postgres").parse()?;

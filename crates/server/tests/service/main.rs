@@ -6,4 +6,6 @@ mod live;
 mod signing_in;
 mod databases;
 mod restarts;
+mod long_term;
+mod retention;
 mod support;
