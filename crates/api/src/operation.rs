@@ -66,7 +66,7 @@ pub struct OperationProgress {
 }
 
 /// The steps of an operation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OperationSteps {
     /// How many there are.
@@ -78,7 +78,7 @@ pub struct OperationSteps {
 }
 
 /// A step of an operation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OperationStep {
     /// From 1 on.

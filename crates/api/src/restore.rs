@@ -1,6 +1,7 @@
 //! Restores: what is asked for, and what is told of one while and after it runs.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::time::WireTime;
 
@@ -10,7 +11,7 @@ pub const DETAILS_TYPE: &str = "Microsoft.Sql/managedInstances/databases/restore
 pub const RECOVERABLE_TYPE: &str = "Microsoft.Sql/managedInstances/recoverableDatabases";
 
 /// The body of a request that makes, restores or updates a database. What is not known is not looked at.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct DatabaseRequest {
     /// How it is to be made.
@@ -18,7 +19,7 @@ pub struct DatabaseRequest {
 }
 
 /// How a database is to be made.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[expect(missing_docs, reason = "the published names say it")]
 pub struct DatabaseRequestProperties {
@@ -35,7 +36,7 @@ pub struct DatabaseRequestProperties {
 }
 
 /// What is told of a restore.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RestoreDetails {
     /// What kind of a restore it is.
@@ -88,7 +89,7 @@ pub struct RestoreDetails {
 pub const MAX_LOG_SETS: usize = 1000;
 
 /// A backup that is restored.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackupSet {
     /// `Queued`, `Restoring`, `Restored`.
@@ -109,7 +110,7 @@ pub struct BackupSet {
 }
 
 /// What is told of a database that can be restored elsewhere.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RecoverableProperties {
     /// Up to when it can be restored.
@@ -117,7 +118,7 @@ pub struct RecoverableProperties {
 }
 
 /// What a request is answered with that goes on behind it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Accepted {
     /// What is done.

@@ -33,7 +33,7 @@ pub struct ShortTermUpdate {
 }
 
 /// What a change of short-term retention would do. Azure's API has no such answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ShortTermChangeProperties {
     /// Days after the change.
@@ -53,14 +53,14 @@ pub struct ShortTermChangeProperties {
 }
 
 /// A wish for long-term retention. What is left out is not kept.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LongTermUpdate {
     /// It.
     pub properties: LongTermWish,
 }
 
 /// See [`LongTermProperties`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[expect(missing_docs, reason = "they are those of the policy")]
 pub struct LongTermWish {
@@ -74,7 +74,7 @@ pub struct LongTermWish {
 pub const LONG_TERM_BACKUP_TYPE: &str = "Microsoft.Sql/locations/longTermRetentionManagedInstances/longTermRetentionDatabases/longTermRetentionManagedInstanceBackups";
 
 /// A long-term backup.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LongTermBackupProperties {
     /// The instance it was made of.

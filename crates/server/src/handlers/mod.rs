@@ -2,8 +2,8 @@
 
 mod asynchronous;
 mod database;
-mod directory;
 mod database_write;
+mod directory;
 mod discovery;
 mod dropped;
 mod instance;

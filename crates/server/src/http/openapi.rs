@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use everpoint_api::{
-    List, Resource, database, directory, discovery, error::ErrorBody, instance, operation,
+    List, Resource, database, directory, discovery, error::ErrorBody, instance, operation, restore,
     retention, role,
 };
 use utoipa::{
@@ -204,13 +204,37 @@ fn tell(endpoint: Endpoint, schemas: &mut Schemas) -> Told {
             let answer = schemas.resource::<database::DatabaseProperties>("ManagedDatabase");
             told(
                 "Creates, restores or changes a database",
-                [
-                    (200, Some(answer.clone())),
-                    (201, Some(answer)),
-                    (202, None),
-                ],
+                [(200, Some(answer)), (202, None)],
             )
+            .takes(schemas.add::<restore::DatabaseRequest>("DatabaseRequest"))
         }
+        E::DatabaseStatus => told(
+            "How far an operation on a database is",
+            one(schemas.add::<operation::AsyncStatus>("AsyncStatus")),
+        ),
+        E::DatabaseResult => told(
+            "What became of an operation on a database",
+            [
+                (
+                    200,
+                    Some(schemas.resource::<database::DatabaseProperties>("ManagedDatabase")),
+                ),
+                (202, None),
+                (204, None),
+            ],
+        ),
+        E::RestoreDetails => told(
+            "How far a restore is, or how it went",
+            one(schemas.resource::<restore::RestoreDetails>("RestoreDetailsResource")),
+        ),
+        E::RecoverableDatabases => told(
+            "Databases with their last backups",
+            one(schemas.list::<restore::RecoverableProperties>("RecoverableDatabase")),
+        ),
+        E::RecoverableDatabase => told(
+            "A database with its last backup",
+            one(schemas.resource::<restore::RecoverableProperties>("RecoverableDatabase")),
+        ),
         E::DatabaseDelete => told(
             "Deletes a database",
             [(200, None), (202, None), (204, None)],
@@ -247,7 +271,18 @@ fn tell(endpoint: Endpoint, schemas: &mut Schemas) -> Told {
         E::LongTermPolicyPut => told(
             "Sets the long-term retention",
             one(schemas.resource::<retention::LongTermProperties>("LongTermRetentionPolicy")),
+        )
+        .takes(schemas.add::<retention::LongTermUpdate>("LongTermUpdate")),
+        E::LongTermPolicyDelete => told("Keeps no more long-term copies", [(200, None)]),
+        E::LongTermBackups => told(
+            "Long-term backups",
+            one(schemas.list::<retention::LongTermBackupProperties>("LongTermBackup")),
         ),
+        E::LongTermBackup => told(
+            "A long-term backup",
+            one(schemas.resource::<retention::LongTermBackupProperties>("LongTermBackup")),
+        ),
+        E::LongTermBackupDelete => told("Deletes a long-term backup", [(200, None), (204, None)]),
         E::Operations => told(
             "Operations of an instance, newest first",
             one(schemas.list::<operation::OperationProperties>("Operation")),
@@ -358,7 +393,9 @@ fn operation_id(route: &Route) -> String {
         let scope = [
             "{dropped}",
             "{database}",
+            "{sourceDatabase}",
             "{instance}",
+            "{source}",
             "{group}",
             "{subscription}",
             "{tenant}",

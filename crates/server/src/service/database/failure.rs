@@ -5,7 +5,10 @@ use everpoint_engine::{
         DatabasePlanError, choose::ChooseError, events::EventsError, into_server::IntoServerError,
         server::ScratchServerError,
     },
-    restore::{RestoreError, refusal::RefusalError, target::TargetError, writer::WriteError},
+    restore::{
+        RestoreError, pack_reader::PackReadError, refusal::RefusalError, target::TargetError,
+        writer::WriteError,
+    },
     transplant::{MoveError, Refusal},
 };
 use everpoint_repository::{RepositoryError, StoreError, object::ObjectError};
@@ -85,11 +88,12 @@ fn restore(error: &RestoreError) -> &'static str {
         RestoreError::Target(error) => target(error),
         RestoreError::Refused(RefusalError::NoSpace { .. }) => NO_ROOM,
         RestoreError::Repository(error) => repository(error),
-        RestoreError::Write(WriteError::WrongContents { .. }) => "CorruptedPagesInBackupSet",
-        RestoreError::Write(WriteError::UnknownPack { .. }) | RestoreError::Damaged { .. } => {
-            DAMAGED
-        }
-        RestoreError::Write(WriteError::Repository(error)) => repository(error),
+        RestoreError::Write(WriteError::Read(error)) => match error {
+            PackReadError::WrongContents { .. } => "CorruptedPagesInBackupSet",
+            PackReadError::UnknownPack { .. } => DAMAGED,
+            PackReadError::Repository(error) => repository(error),
+        },
+        RestoreError::Damaged { .. } => DAMAGED,
         RestoreError::Write(WriteError::Target { source, .. })
         | RestoreError::Directory { source, .. } => full(source),
         RestoreError::MissingBase(_) => "FullBackupNotFound",
