@@ -5,7 +5,7 @@ CARGO ?= cargo
 # The tools that the set-up downloaded, if cargo had none of its own.
 with_tools := . scripts/places.sh &&
 
-.PHONY: help setup demo test lint bench
+.PHONY: help setup demo test lint bench fuzz
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -30,3 +30,6 @@ bench: setup ## Measure backup and restore
 	@$(CARGO) build --release
 	@$(CARGO) build --release -p everpoint-engine --example move_database
 	@scripts/bench.sh
+
+fuzz: setup ## Feed the decoder, the filter and the summary reader with damaged log (FUZZ_SECONDS each)
+	@scripts/fuzz.sh
