@@ -12,4 +12,5 @@ mod instance;
 mod listings;
 mod push;
 mod receive;
+mod summaries;
 mod verify;
