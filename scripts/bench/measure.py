@@ -20,6 +20,7 @@ class Took:
     other_cpu_seconds: float  # of everything else on the machine, the kernel's own threads among it
     memory_bytes: int  # the tool's processes together, each shared page counted once
     stored_bytes: int = 0  # how much the repository grew
+    read_bytes: int = 0  # of the data directory, where the tool tells
 
     def as_dict(self):
         return asdict(self)

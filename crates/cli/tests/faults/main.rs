@@ -13,4 +13,5 @@ mod listings;
 mod push;
 mod receive;
 mod served;
+mod summaries;
 mod verify;

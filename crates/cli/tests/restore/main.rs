@@ -7,6 +7,7 @@ mod versions;
 mod changes;
 mod databases;
 mod differential;
+mod doubtful_changes;
 mod dropped;
 mod filtered_log;
 mod history;
