@@ -315,3 +315,11 @@ pub async fn nudge(cluster: &Cluster) -> Result<Moment> {
     cluster.switch_wal().await?;
     Ok(moment)
 }
+
+/// Writes log that is no commit and has all log stored.
+pub async fn store(everpoint: &Everpoint, cluster: &Cluster) -> Result<()> {
+    let end = nudge(cluster).await?;
+    let receiver = everpoint.receive()?;
+    everpoint.wait_until_stored(end).await?;
+    receiver.stop().await
+}
