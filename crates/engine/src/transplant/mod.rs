@@ -290,11 +290,14 @@ pub async fn plan(mut request: MoveRequest) -> Result<MovePlan, MoveError> {
     let source = Server::new(Side::Source, &request.source);
     let source = source.connect(&request.source_database).await?;
     let source = SourceDatabase::read(&source, &request.source_database).await?;
-    let target = Server::new(Side::Target, &request.target)
+    let session = Server::new(Side::Target, &request.target)
         .connect_any()
         .await?;
-    let target =
-        TargetServer::read(&target, Some(&source.locale), request.new_name.as_str()).await?;
+    let name = request.new_name.as_str();
+    let mut target = TargetServer::read(&session, Some(&source.locale), name).await?;
+    if target.superuser && !target.in_recovery {
+        target.collation_faults = target::try_collations(&session, &source).await?;
+    }
     Ok(plan::make(
         request,
         source,
