@@ -129,6 +129,11 @@ impl DatabasePlan {
         self.restore.log_bytes.get()
     }
 
+    /// Room that is needed where the scratch server lives.
+    pub fn scratch_bytes(&self) -> u64 {
+        self.restore.needed_bytes.get()
+    }
+
     /// Bytes that the repository holds of the files.
     ///
     /// # Errors

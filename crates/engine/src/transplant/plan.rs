@@ -356,7 +356,7 @@ impl fmt::Display for MovePlan {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::{collections::BTreeMap, path::PathBuf};
 
     use super::{super::target::Users, *};
 
@@ -401,5 +401,20 @@ mod tests {
         for part in ["pg_default", "999", "1000", "Free space"] {
             assert!(refused.contains(part), "{part} in {refused}");
         }
+    }
+
+    #[test]
+    fn a_scratch_server_on_the_same_file_system_takes_its_room_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let elsewhere = PathBuf::from("/proc");
+        let mut target = target(1000);
+        target.room.insert("far".to_owned(), ByteCount::new(1000));
+        target
+            .tablespaces
+            .insert("pg_default".to_owned(), directory.path().to_owned());
+        target.tablespaces.insert("far".to_owned(), elsewhere);
+        target.set_aside(&directory.path().join("not/yet"), ByteCount::new(300));
+        assert_eq!(target.room["pg_default"].get(), 700);
+        assert_eq!(target.room["far"].get(), 1000);
     }
 }

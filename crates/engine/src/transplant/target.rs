@@ -1,6 +1,10 @@
 //! What the target server has and lacks for the database that is to come.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
 use everpoint_instance::data_directory;
 use everpoint_pgformat::{ByteCount, MajorVersion};
@@ -113,6 +117,26 @@ impl TargetServer {
             replicas: super::replicas::read(session).await?,
         })
     }
+}
+
+impl TargetServer {
+    /// Counts out room that something else takes on the file system of `place`, which need not be there yet.
+    pub(super) fn set_aside(&mut self, place: &Path, bytes: ByteCount) {
+        let Some(device) = place.ancestors().find_map(file_system) else {
+            return;
+        };
+        for (name, room) in &mut self.room {
+            let path = self.tablespaces.get(name);
+            if path.and_then(|path| file_system(path)) == Some(device) {
+                *room = ByteCount::new(room.get().saturating_sub(bytes.get()));
+            }
+        }
+    }
+}
+
+/// The file system that a directory is on, if it is there.
+fn file_system(path: &Path) -> Option<u64> {
+    std::fs::metadata(path).ok().map(|found| found.dev())
 }
 
 impl Users {
