@@ -11,8 +11,8 @@ use crate::{
 #[test]
 fn another_server_takes_a_database_once_it_is_told_what_to_do_about_what_it_lacks() -> Result<()> {
     run(async {
-        let old = Cluster::builder(15).tablespace("far").start().await?;
-        let new = Cluster::builder(16).start().await?;
+        let old = Cluster::builder(17).tablespace("far").start().await?;
+        let new = Cluster::builder(18).start().await?;
         let everpoint = Everpoint::with(&old).await?;
         let connection = new.connection_string("postgres");
         everpoint
@@ -85,7 +85,7 @@ fn another_server_takes_a_database_once_it_is_told_what_to_do_about_what_it_lack
         let back = ["other/kinds", "--to", "newer", "--instance", "main"];
         let refused = everpoint.put_back(&back).await?;
         assert_eq!(refused.code, Some(REFUSED), "{refused:?}");
-        assert!(refused.err.contains("older than the 16"), "{refused:?}");
+        assert!(refused.err.contains("older than the 18"), "{refused:?}");
         assert!(!refused.err.contains("Fetching"), "{refused:?}");
         everpoint
             .assert_nothing_left(&old, &before, "refused")

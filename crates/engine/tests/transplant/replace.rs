@@ -114,7 +114,7 @@ fn a_rename_that_fails_leaves_the_living_database_as_it_was() -> Result<()> {
             // Somebody takes the name that the old one was to be kept under, or the new one was to have.
             let taken = plan.kept.clone().unwrap_or_else(|| name.to_owned());
             let config = target.config("postgres");
-            let create = format!("CREATE DATABASE {taken}");
+            let create = format!("CREATE DATABASE \"{taken}\"");
             let control = Said::default().control(move |_, event| {
                 if *event == Event::State(MoveState::Checking) {
                     let (config, create) = (config.clone(), create.clone());
@@ -135,7 +135,7 @@ fn a_rename_that_fails_leaves_the_living_database_as_it_was() -> Result<()> {
             };
             assert_eq!(said, taken);
             target
-                .sql("postgres", &format!("DROP DATABASE {taken}"))
+                .sql("postgres", &format!("DROP DATABASE \"{taken}\""))
                 .await?;
             assert_eq!(target.value("living", "SELECT a FROM t").await?, "living");
             let names: Vec<String> = shared(&target)
