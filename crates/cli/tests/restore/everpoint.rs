@@ -226,7 +226,10 @@ impl Everpoint {
         loop {
             let window = self.window().await?;
             let stored: Lsn = window["latest_lsn"].as_str().unwrap_or("0/0").parse()?;
-            if stored >= moment.lsn && self.latest().await? >= moment.time {
+            // While log keeps coming, it may not be known up to when it is complete.
+            let latest: Option<Timestamp> =
+                window["latest"].as_str().and_then(|time| time.parse().ok());
+            if stored >= moment.lsn && latest.is_some_and(|latest| latest >= moment.time) {
                 return Ok(());
             }
             if begun.elapsed() > PATIENCE {
