@@ -149,7 +149,8 @@ class Rounds:
             self.one_database(number)
 
     def one_database(self, number):
-        """One database of many: up to the first query, and how fast its part of the log is replayed."""
+        """One database of many: back in the running server, up to the first query, beside a second cluster with only
+        that one; what is fetched for it; and how fast its part of the log is replayed."""
         database, query = cluster.ONE, "SELECT count(*) FROM t7"
         sockets = self.root / "socket-restored"
         self.bench.account.make_directory(sockets)
@@ -161,7 +162,8 @@ class Rounds:
         for tool in self.turn(self.incremental, number):
             if tool.name == Everpoint.name:
                 self.note("one database", tool, tool.one_database(database, query))
-                self.facts.setdefault("fetched_bytes", []).append(tool.said().get("fetched_bytes"))
+                fetched = tool.said().get("fetched_bytes")
+                self.facts.setdefault("fetched_bytes", []).append({"fetched": fetched, "stored": tool.stored_bytes(database)})
             else:
                 target = tool.repository.with_name(f"restored-one-{tool.repository.name}")
                 self.note("one database", tool, tool.one_database(database, query, target, sockets))

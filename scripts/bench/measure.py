@@ -74,6 +74,13 @@ class Bench:
         """Runs a command that is not measured."""
         return self._start(command, environment).wait_well()
 
+    def output(self, command, environment=None):
+        """What a command prints that is not measured."""
+        command = list(map(str, command))
+        return subprocess.run(
+            command, check=True, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, cwd="/",
+            env={**self.server.environment(), **(environment or {})}, **self.account.options).stdout
+
     def measure(self, command, environment=None, reads=(), grows=None):
         """Runs a command that will read the directories `reads`, and measures it."""
         before = directory_size(grows) if grows else 0

@@ -11,7 +11,7 @@ STEPS = {
     "full": "full backup, to an empty repository",
     "full again": "full backup, nothing changed since the last",
     "restore": "restore of the full backup, to an empty directory",
-    "one database": "one small database, from the command to the first query",
+    "one database": "one small database: by Everpoint back into the running server, by others into a second cluster, up to the first query",
     "differential 1 %": "differential, about 1 % of the pages changed",
     "differential 10 %": "differential, about 11 % of the pages changed",
     "not doubled": "differential, about 1 % of the pages changed",
@@ -92,7 +92,9 @@ def markdown(facts, results):
                   + " ".join(f"{run['ratio']:.2f}" for run in doubled) + "), "
                   f"{doubled[-1]['doubled_bytes'] / doubled[-1]['bytes']:.2f} times the size"]
     if one.get("fetched_bytes"):
-        lines += ["", "Fetched for one database: " + " ".join(f"{bytes / 1e6:.1f} MB" for bytes in one["fetched_bytes"])]
+        lines += ["", "Fetched for one database, beside what is stored of its files and of the log: " + "; ".join(
+            f"{run['fetched'] / 1e6:.1f} of {run['stored'] / 1e6:.1f} MB, {run['fetched'] / run['stored']:.2f}"
+            for run in one["fetched_bytes"])]
     if one.get("replay_seconds"):
         lines += ["", "Replay of one database's part of the log beside all of it: " + "; ".join(
             f"{run['one']:.1f} s and {run['all']:.1f} s, {run['all'] / run['one']:.1f} times as fast, its share "

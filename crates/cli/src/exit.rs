@@ -128,6 +128,7 @@ fn is_refusal(cause: &(dyn Error + 'static)) -> bool {
         return match error {
             DatabasePlanError::Choose(error) => is_refusal(error),
             DatabasePlanError::Restore(error) => is_refusal(error),
+            DatabasePlanError::Cage(_) => true,
         };
     }
     if let Some(error) = cause.downcast_ref::<LongTermError>() {

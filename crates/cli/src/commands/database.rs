@@ -126,7 +126,7 @@ pub async fn restore(
     }
     let home = request.instance.clone();
     let plan = database::plan(&source, request).await?;
-    print_plan(global.output, &plan)?;
+    print_plan(&source, global.output, &plan).await?;
     let destination = into::destination(repository, &home, &args).await?;
     if let Some(destination) = &destination {
         destination.check(&plan).await?;
@@ -376,9 +376,16 @@ struct Shown {
     copied_from: Vec<u32>,
     file_bytes: u64,
     log_bytes: u64,
+    /// Told where programs read it, as it takes reading a manifest once more.
+    stored_bytes: Option<u64>,
+    stored_log_bytes: u64,
 }
 
-fn print_plan(format: OutputFormat, plan: &DatabasePlan) -> anyhow::Result<()> {
+async fn print_plan(
+    repository: &Repository,
+    format: OutputFormat,
+    plan: &DatabasePlan,
+) -> anyhow::Result<()> {
     let chosen = &plan.chosen;
     let resolved = &chosen.resolved;
     let others = chosen.needed.iter().filter(|oid| **oid != chosen.database);
@@ -400,6 +407,11 @@ fn print_plan(format: OutputFormat, plan: &DatabasePlan) -> anyhow::Result<()> {
         copied_from: others.map(|oid| oid.get()).collect(),
         file_bytes: plan.file_bytes(),
         log_bytes: plan.log_bytes(),
+        stored_bytes: match format {
+            OutputFormat::Json => Some(plan.stored_bytes(repository).await?),
+            OutputFormat::Table => None,
+        },
+        stored_log_bytes: plan.stored_log_bytes(),
     };
     if let (Some(drop), OutputFormat::Table) = (&chosen.undone_drop, format) {
         let time = drop

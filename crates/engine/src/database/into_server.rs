@@ -104,8 +104,19 @@ impl IntoServer {
         let source = plan.chosen.resolved.backup.version;
         let size = ByteCount::new(plan.file_bytes());
         let (existing, sessions) = (self.existing, self.sessions);
-        transplant::check_target(&self.target, &self.name, existing, sessions, source, size)
-            .await?;
+        let scratch = (
+            plan.request.scratch.as_path(),
+            ByteCount::new(plan.scratch_bytes()),
+        );
+        transplant::check_target(
+            &self.target,
+            &self.name,
+            existing,
+            sessions,
+            (source, size),
+            scratch,
+        )
+        .await?;
         self.binaries().await.map(drop)
     }
 

@@ -88,8 +88,10 @@ pub enum MoveError {
     /// Somebody runs the same operation.
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// A table of this name has come to be since the plan was made.
-    #[error("the name `{name}` was taken while the database was being restored. Give another one")]
+    /// A database of this name has come to be since the plan was made.
+    #[error(
+        "the name `{name}` was taken while the database was being restored. Give another one, or try again"
+    )]
     NameTaken {
         /// The name.
         name: String,

@@ -29,7 +29,7 @@ pub mod target;
 
 use std::{
     fmt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -261,7 +261,8 @@ pub struct Moved {
     pub replicas: Seeded,
 }
 
-/// Looks at the target alone, for what speaks against any database of this name, version and size. What depends on
+/// Looks at the target alone, for what speaks against any database of this name, version and size. Room that a
+/// scratch server takes before, where it lies on the same file system, is not there for the database. What depends on
 /// its contents is found by [`plan`], when there is a source.
 ///
 /// # Errors
@@ -271,19 +272,15 @@ pub async fn check_target(
     new_name: &DatabaseName,
     existing: Existing,
     sessions: OpenSessions,
-    source_version: MajorVersion,
-    size: ByteCount,
+    coming: (MajorVersion, ByteCount),
+    (scratch, scratch_bytes): (&Path, ByteCount),
 ) -> Result<(), MoveError> {
     let session = Server::new(Side::Target, target).connect_any().await?;
-    let target = TargetServer::read(&session, None, new_name.as_str()).await?;
+    let mut target = TargetServer::read(&session, None, new_name.as_str()).await?;
+    target.set_aside(scratch, scratch_bytes);
     let now = jiff::Timestamp::now();
     Ok(plan::check_target(
-        new_name,
-        existing,
-        sessions,
-        (source_version, size),
-        &target,
-        now,
+        new_name, existing, sessions, coming, &target, now,
     )?)
 }
 
@@ -299,11 +296,14 @@ pub async fn plan(mut request: MoveRequest) -> Result<MovePlan, MoveError> {
     let source = Server::new(Side::Source, &request.source);
     let source = source.connect(&request.source_database).await?;
     let source = SourceDatabase::read(&source, &request.source_database).await?;
-    let target = Server::new(Side::Target, &request.target)
+    let session = Server::new(Side::Target, &request.target)
         .connect_any()
         .await?;
-    let target =
-        TargetServer::read(&target, Some(&source.locale), request.new_name.as_str()).await?;
+    let name = request.new_name.as_str();
+    let mut target = TargetServer::read(&session, Some(&source.locale), name).await?;
+    if target.superuser && !target.in_recovery {
+        target.collation_faults = target::try_collations(&session, &source).await?;
+    }
     Ok(plan::make(
         request,
         source,

@@ -282,6 +282,11 @@ fn place(
             fault: fault.clone(),
         });
     }
+    if !target.collation_faults.is_empty() {
+        refusals.push(Refusal::Collations {
+            collations: target.collation_faults.clone(),
+        });
+    }
     if let (Some(had), Some(has)) = (&source.locale.version, &target.locale_version)
         && had != has
     {
@@ -346,5 +351,70 @@ impl fmt::Display for MovePlan {
             writeln!(f, "  note: {remark}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, path::PathBuf};
+
+    use super::{super::target::Users, *};
+
+    fn target(room: u64) -> TargetServer {
+        let version = MajorVersion::try_from(17).unwrap();
+        TargetServer {
+            version,
+            role: "postgres".to_owned(),
+            superuser: true,
+            in_recovery: false,
+            databases: vec!["taken".to_owned()],
+            roles: Vec::new(),
+            tablespaces: BTreeMap::new(),
+            settings: Vec::new(),
+            extensions: BTreeMap::new(),
+            room: BTreeMap::from([("pg_default".to_owned(), ByteCount::new(room))]),
+            locale_fault: None,
+            locale_version: None,
+            collation_faults: Vec::new(),
+            users: Users::default(),
+            replicas: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn too_little_room_is_refused_with_what_there_is_and_what_is_needed() {
+        let name: DatabaseName = "back".parse().unwrap();
+        let version = MajorVersion::try_from(17).unwrap();
+        let check = |room| {
+            let coming = (version, ByteCount::new(1000));
+            check_target(
+                &name,
+                Existing::Refuse,
+                OpenSessions::Refuse,
+                coming,
+                &target(room),
+                Timestamp::UNIX_EPOCH,
+            )
+        };
+        assert_eq!(check(1000), Ok(()));
+        let refused = check(999).unwrap_err().to_string();
+        for part in ["pg_default", "999", "1000", "Free space"] {
+            assert!(refused.contains(part), "{part} in {refused}");
+        }
+    }
+
+    #[test]
+    fn a_scratch_server_on_the_same_file_system_takes_its_room_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let elsewhere = PathBuf::from("/proc");
+        let mut target = target(1000);
+        target.room.insert("far".to_owned(), ByteCount::new(1000));
+        target
+            .tablespaces
+            .insert("pg_default".to_owned(), directory.path().to_owned());
+        target.tablespaces.insert("far".to_owned(), elsewhere);
+        target.set_aside(&directory.path().join("not/yet"), ByteCount::new(300));
+        assert_eq!(target.room["pg_default"].get(), 700);
+        assert_eq!(target.room["far"].get(), 1000);
     }
 }

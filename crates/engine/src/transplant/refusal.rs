@@ -93,10 +93,20 @@ pub enum Refusal {
         /// What PostgreSQL says.
         fault: String,
     },
+    /// Collations that users have made are not there.
+    #[error(
+        "the target's machine lacks locales of collations in the database: {}. Install the locales, or choose a target \
+         that has them",
+        .collations.join(", ")
+    )]
+    Collations {
+        /// Their names, and what PostgreSQL says.
+        collations: Vec<String>,
+    },
     /// No room.
     #[error(
-        "tablespace {tablespace} of the target has room for {available} bytes, and the database takes about {needed}. \
-         Free space there"
+        "tablespace {tablespace} of the target has room for {available} bytes besides the scratch server, and the \
+         database takes about {needed}. Free space there"
     )]
     NoRoom {
         /// The tablespace.

@@ -29,6 +29,8 @@ pub struct SourceDatabase {
     pub tablespaces: BTreeSet<String>,
     /// Extensions, with their versions.
     pub extensions: Vec<(String, String)>,
+    /// Collations that users have made.
+    pub collations: Vec<Collation>,
     /// Its size on disk.
     pub size: ByteCount,
     /// What does not come along, or not as it was.
@@ -54,6 +56,21 @@ pub struct Locale {
     pub version: Option<String>,
     /// The database's own tablespace.
     pub tablespace: String,
+}
+
+/// A collation that users have made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Collation {
+    /// Schema and name, quoted.
+    pub name: String,
+    /// `libc`, `icu` or `builtin`.
+    pub provider: String,
+    /// `LC_COLLATE`, of libc's.
+    pub collate: Option<String>,
+    /// `LC_CTYPE`, of libc's.
+    pub ctype: Option<String>,
+    /// The provider's own locale, of others.
+    pub locale: Option<String>,
 }
 
 /// What is given to the database together with its name.
@@ -168,6 +185,7 @@ impl SourceDatabase {
                     |row| Ok((row.try_get(0)?, row.try_get(1)?)),
                 )
                 .await?,
+            collations: collations(session, version).await?,
             size: size(session).await?,
             remarks: session.column(WHAT, REMARKS, &[]).await?,
         })
@@ -219,6 +237,33 @@ async fn locale(session: &Session, version: MajorVersion) -> Result<Locale, Move
         })
         .await?;
     rows.into_iter().next().ok_or_else(|| missing(session.side))
+}
+
+async fn collations(session: &Session, version: MajorVersion) -> Result<Vec<Collation>, MoveError> {
+    let locale = match version.get() {
+        ..=16 => "colliculocale",
+        _ => "colllocale",
+    };
+    let sql = format!(
+        "SELECT format('%I.%I', n.nspname, c.collname), \
+            CASE collprovider WHEN 'i' THEN 'icu' WHEN 'b' THEN 'builtin' ELSE 'libc' END, \
+            collcollate::text, collctype::text, {locale}::text \
+        FROM pg_collation c JOIN pg_namespace n ON n.oid = c.collnamespace \
+        WHERE c.oid >= 16384 AND NOT EXISTS (SELECT FROM pg_depend d \
+            WHERE d.classid = 'pg_collation'::regclass AND d.objid = c.oid AND d.deptype = 'e') \
+        ORDER BY 1"
+    );
+    session
+        .all(WHAT, &sql, &[], |row| {
+            Ok(Collation {
+                name: row.try_get(0)?,
+                provider: row.try_get(1)?,
+                collate: row.try_get(2)?,
+                ctype: row.try_get(3)?,
+                locale: row.try_get(4)?,
+            })
+        })
+        .await
 }
 
 fn missing(side: Side) -> MoveError {

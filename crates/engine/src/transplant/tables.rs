@@ -19,6 +19,8 @@ const LEAST_PIECE_BYTES: u64 = 64 << 20;
 pub(super) struct Table {
     /// Schema and name, quoted.
     pub(super) name: String,
+    /// The table that its rows are given to: itself, or the partitioned table that finds their places anew.
+    pub(super) into: String,
     /// The columns that are stored and not computed, quoted; empty when there are none.
     pub(super) columns: String,
     /// What extensions say of which of their tables' rows are users'.
@@ -41,13 +43,22 @@ pub(super) struct Piece {
 
 /// Tables of users that hold anything, and the tables of extensions that hold users' settings. Temporary and
 /// unlogged tables' rows do not survive recovery. Large objects' pages are a table like others.
+///
+/// Rows of a partition go to that partition, but for hashes of what is a number of an object, or may hold one: an
+/// enum's values are other numbers in the target, so that rows belong into other partitions there.
 const TABLES: &str = "SELECT format('%I.%I', n.nspname, c.relname), \
         coalesce((SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute a \
             WHERE a.attrelid = c.oid AND attnum > 0 AND NOT attisdropped AND attgenerated = ''), ''), \
         (SELECT coalesce(array_agg(atttypid ORDER BY attnum), '{}') FROM pg_attribute a \
             WHERE a.attrelid = c.oid AND attnum > 0 AND NOT attisdropped AND attgenerated = ''), \
         nullif(e.condition, ''), pg_table_size(c.oid), \
-        CASE WHEN am.amname = 'heap' THEN pg_relation_size(c.oid) / current_setting('block_size')::int END \
+        CASE WHEN am.amname = 'heap' THEN pg_relation_size(c.oid) / current_setting('block_size')::int END, \
+        CASE WHEN c.relispartition AND EXISTS (SELECT FROM pg_partition_ancestors(c.oid) a \
+                JOIN pg_partitioned_table p ON p.partrelid = a.relid JOIN pg_opclass o ON o.oid = ANY (p.partclass) \
+                WHERE p.partstrat = 'h' AND o.opcname IN \
+                    ('enum_ops', 'array_ops', 'record_ops', 'range_ops', 'multirange_ops', 'oid_ops')) \
+            THEN (SELECT format('%I.%I', s.nspname, r.relname) FROM pg_class r JOIN pg_namespace s ON s.oid = r.relnamespace \
+                WHERE r.oid = pg_partition_root(c.oid)) END \
     FROM pg_class c \
     JOIN pg_namespace n ON n.oid = c.relnamespace \
     JOIN pg_am am ON am.oid = c.relam \
@@ -88,8 +99,11 @@ pub(super) async fn list(
         .all(WHAT, TABLES, &[], |row| {
             let columns: Vec<u32> = row.try_get(2)?;
             let blocks: Option<i64> = row.try_get(5)?;
+            let name: String = row.try_get(0)?;
+            let root: Option<String> = row.try_get(6)?;
             Ok(Table {
-                name: row.try_get(0)?,
+                into: root.unwrap_or_else(|| name.clone()),
+                name,
                 columns: row.try_get(1)?,
                 condition: row.try_get(3)?,
                 format: types.format(&columns),
@@ -167,9 +181,9 @@ impl Piece {
 
     /// The command that writes it.
     pub(super) fn copy_in(&self) -> String {
-        let Table { name, columns, .. } = &*self.table;
+        let Table { into, columns, .. } = &*self.table;
         format!(
-            "COPY {name}{} FROM STDIN{}",
+            "COPY {into}{} FROM STDIN{}",
             list_of(columns),
             self.options()
         )
@@ -197,6 +211,7 @@ mod tests {
     fn table(name: &str, mib: u64) -> Table {
         Table {
             name: name.to_owned(),
+            into: name.to_owned(),
             columns: "a, b".to_owned(),
             condition: None,
             format: Format::Binary,
