@@ -56,6 +56,15 @@ impl Server {
         }
     }
 
+    /// The same for a database that others use: what would fire for their changes does not fire for ours. Before
+    /// there is a setting for event triggers, those that are always to fire do.
+    pub(super) fn replaying(mut self) -> Self {
+        self.spec = self
+            .spec
+            .with_options("-c session_replication_role=replica");
+        self
+    }
+
     pub(super) async fn connect(&self, database: &str) -> Result<Session, MoveError> {
         let side = self.side;
         let client = connect_sql(&self.spec, database)
