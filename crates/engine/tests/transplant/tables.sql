@@ -32,7 +32,7 @@ CREATE TABLE sales.orders (
 ) WITH (fillfactor = 90, autovacuum_enabled = false);
 ALTER TABLE sales.orders ALTER document SET STORAGE EXTERNAL, ALTER note SET COMPRESSION pglz, ALTER customer SET STATISTICS 500;
 INSERT INTO sales.orders (customer, mood, moods, place, amount, tags, document, during)
-SELECT i, 'keen', '{keen,NULL}', ROW('s' || i, i), i * 1.5, 'k=>v', repeat(md5(i::text), 200),
+SELECT i, 'keen', '{keen,NULL}', ROW('s' || i, i)::sales.place, i * 1.5, 'k=>v', repeat(md5(i::text), 200),
     tstzrange(timestamptz '2024-01-01 00:00+00' + i * interval '1 hour', timestamptz '2024-01-01 00:00+00' + (i + 1) * interval '1 hour')
 FROM generate_series(1, 150) i;
 UPDATE sales.orders SET earlier = id - 3 WHERE id > 7;
