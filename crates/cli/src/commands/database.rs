@@ -103,7 +103,7 @@ pub async fn restore(
         target: target(&args.target),
         timeline: args.timeline.and_then(TimelineId::new),
         scratch: scratch_base(args.scratch.as_deref())?,
-        owner: owner(&args, &record)?,
+        owner: owner(&args.owner, &record)?,
         jobs: args.jobs.map_or_else(processors, usize::from),
     };
     if !args.purpose.dry_run {
@@ -185,7 +185,7 @@ pub async fn repair(repository: &Repository, args: &Repair) -> anyhow::Result<Ex
 }
 
 /// Says what was found. Returns how many restores could not be brought to an end.
-async fn sweep(repository: &Repository, base: &Path) -> anyhow::Result<usize> {
+pub(super) async fn sweep(repository: &Repository, base: &Path) -> anyhow::Result<usize> {
     let mut kept = 0;
     for swept in database::sweep(repository, base).await? {
         let what = match &swept.journal {
@@ -310,7 +310,7 @@ fn wanted(args: &RestoreDatabase) -> anyhow::Result<(InstanceName, Wanted)> {
     Ok((deleted.name.instance.clone(), wanted))
 }
 
-fn target(choice: &DatabaseTarget) -> Option<Target> {
+pub(super) fn target(choice: &DatabaseTarget) -> Option<Target> {
     match (&choice.at, &choice.lsn, &choice.restore_point) {
         (Some(time), _, _) => Some(Target::Time(*time)),
         (_, Some(lsn), _) => Some(Target::Lsn(*lsn)),
@@ -319,7 +319,7 @@ fn target(choice: &DatabaseTarget) -> Option<Target> {
     }
 }
 
-fn scratch_base(wanted: Option<&Path>) -> anyhow::Result<PathBuf> {
+pub(super) fn scratch_base(wanted: Option<&Path>) -> anyhow::Result<PathBuf> {
     let base = match (wanted, std::env::var_os("HOME")) {
         (Some(base), _) => base.to_owned(),
         (None, _) if rustix::process::geteuid().is_root() => PathBuf::from(ROOTS_SCRATCH),
@@ -333,7 +333,7 @@ fn scratch_base(wanted: Option<&Path>) -> anyhow::Result<PathBuf> {
 }
 
 /// Root has the scratch server run as the user whose the instance's data directory is.
-fn owner(args: &RestoreDatabase, record: &InstanceRecord) -> anyhow::Result<Option<Owner>> {
+pub(super) fn owner(owner: &str, record: &InstanceRecord) -> anyhow::Result<Option<Owner>> {
     if !rustix::process::geteuid().is_root() {
         return Ok(None);
     }
@@ -342,12 +342,13 @@ fn owner(args: &RestoreDatabase, record: &InstanceRecord) -> anyhow::Result<Opti
             user: found.uid(),
             group: found.gid(),
         })),
-        _ => restore::owner(&args.owner),
+        _ => restore::owner(owner),
     }
 }
 
+/// A plan, as it is shown.
 #[derive(Serialize)]
-struct Shown {
+pub(super) struct Shown {
     database: String,
     oid: u32,
     backup: String,
@@ -361,11 +362,12 @@ struct Shown {
     log_bytes: u64,
 }
 
-fn print_plan(format: OutputFormat, plan: &DatabasePlan) -> anyhow::Result<()> {
+/// Shows what is fetched and replayed.
+pub(super) fn shown(plan: &DatabasePlan) -> Shown {
     let chosen = &plan.chosen;
     let resolved = &chosen.resolved;
     let others = chosen.needed.iter().filter(|oid| **oid != chosen.database);
-    let shown = Shown {
+    Shown {
         database: chosen.name.clone(),
         oid: chosen.database.get(),
         backup: resolved.backup.id.to_string(),
@@ -383,7 +385,12 @@ fn print_plan(format: OutputFormat, plan: &DatabasePlan) -> anyhow::Result<()> {
         copied_from: others.map(|oid| oid.get()).collect(),
         file_bytes: plan.file_bytes(),
         log_bytes: plan.log_bytes(),
-    };
+    }
+}
+
+pub(super) fn print_plan(format: OutputFormat, plan: &DatabasePlan) -> anyhow::Result<()> {
+    let chosen = &plan.chosen;
+    let shown = shown(plan);
     if let (Some(drop), OutputFormat::Table) = (&chosen.undone_drop, format) {
         let time = drop
             .time

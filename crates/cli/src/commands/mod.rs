@@ -11,6 +11,7 @@ mod log;
 mod restore;
 mod service;
 mod status;
+mod table;
 mod verify;
 mod wal;
 mod window;
@@ -53,6 +54,9 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
         }
         Command::Restore(RestoreCommand::Database(args)) => {
             database::restore(&open(&global).await?, &global, *args).await
+        }
+        Command::Restore(RestoreCommand::Table(args)) => {
+            table::restore(&open(&global).await?, &global, *args).await
         }
         Command::Restore(RestoreCommand::Repair(args)) => {
             database::repair(&open(&global).await?, &args).await

@@ -17,6 +17,7 @@ mod large;
 mod one_database;
 mod point_in_time;
 mod settings;
+mod table;
 mod tablespaces;
 mod timelines;
 mod whole;

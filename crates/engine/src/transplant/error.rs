@@ -89,7 +89,7 @@ pub enum MoveError {
     #[error(transparent)]
     Lock(#[from] LockError),
     /// A table of this name has come to be since the plan was made.
-    #[error("the name `{name}` was taken while the database was being restored. Give another one")]
+    #[error("the name `{name}` was taken in the meantime. Give another one")]
     NameTaken {
         /// The name.
         name: String,

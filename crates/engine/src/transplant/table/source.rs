@@ -144,7 +144,7 @@ const TABLES: &str = "WITH RECURSIVE tree (oid, depth) AS ( \
     tables AS (SELECT oid, max(depth) AS depth FROM tree GROUP BY oid) \
     SELECT c.oid, n.nspname::text, c.relname::text, c.oid, t.depth = 0, c.relkind::text || c.relpersistence::text \
     FROM tables t JOIN pg_class c USING (oid) JOIN pg_namespace n ON n.oid = c.relnamespace \
-    ORDER BY t.depth, 2, 3";
+    ORDER BY t.depth, array_position($1, c.oid), 2, 3";
 /// What has a name in a schema and belongs to tables.
 const BELONGINGS: &str = "SELECT x.oid, n.nspname::text, x.name::text, x.of, x.kind FROM ( \
         SELECT c.oid, c.relnamespace AS namespace, c.relname AS name, i.indrelid AS of, 'i' AS kind \
