@@ -17,7 +17,9 @@ use crate::transplant::{
 
 const WHAT: &str = "register the tables";
 /// How long a foreign key waits for the table that it points to. Whoever wants to write there waits behind it.
-const KEY_PATIENCE: &str = "SET LOCAL lock_timeout = '3s'";
+const KEY_PATIENCE: &str = "lock_timeout = '3s'";
+/// `ERRCODE_LOCK_NOT_AVAILABLE`.
+const NO_LOCK: &str = "55P03";
 /// `ERRCODE_DUPLICATE_TABLE`, `ERRCODE_DUPLICATE_OBJECT`, `ERRCODE_DUPLICATE_SCHEMA`.
 const DUPLICATES: [&str; 3] = ["42P07", "42710", "42P06"];
 
@@ -169,15 +171,13 @@ async fn in_one_transaction(
 ) -> Result<Vec<String>, MoveError> {
     let mut lost = Vec::new();
     session
-        .run(
-            WHAT,
-            "BEGIN; SET LOCAL search_path = ''; SET LOCAL synchronous_commit = on",
-        )
+        .run(WHAT, "BEGIN; SET LOCAL search_path = ''")
         .await?;
     for statement in registration.statements() {
         session.run(WHAT, &statement).await?;
     }
-    session.run(WHAT, KEY_PATIENCE).await?;
+    let patience = format!("SET LOCAL {KEY_PATIENCE}");
+    session.run(WHAT, &patience).await?;
     for key in &registration.foreign_keys {
         let sql = format!("{} {}", key.constraint("ADD"), key.definition);
         session.run(WHAT, "SAVEPOINT foreign_key").await?;
@@ -195,31 +195,47 @@ async fn in_one_transaction(
 }
 
 /// Looks whether all rows fit the foreign keys, while others read and write; takes those away that they do not fit. May
-/// be done again. Returns what was taken away.
+/// be done again. Returns what was taken away, or could not be looked at.
 pub(in crate::transplant) async fn validate(
     server: &Server,
     registration: &TableRegistration,
 ) -> Result<Vec<String>, MoveError> {
     let mut lost = Vec::new();
     let session = server.connect(&registration.database).await?;
-    for key in registration
-        .foreign_keys
-        .iter()
-        .filter(|key| key.validate_later)
-    {
-        if !is_unvalidated(&session, key).await? {
-            continue;
-        }
-        match session.run(WHAT, &key.constraint("VALIDATE")).await {
-            Ok(()) => {}
-            Err(MoveError::Statement { message, .. }) => {
-                session.run(WHAT, &key.constraint("DROP")).await?;
-                lost.push(key.lost(message));
-            }
-            Err(error) => return Err(error),
+    session.run(WHAT, &format!("SET {KEY_PATIENCE}")).await?;
+    let later = registration.foreign_keys.iter();
+    for key in later.filter(|key| key.validate_later) {
+        if is_unvalidated(&session, key).await? {
+            lost.extend(validate_one(&session, key).await?);
         }
     }
     Ok(lost)
+}
+
+async fn validate_one(session: &Session, key: &ForeignKey) -> Result<Option<String>, MoveError> {
+    let message = match session.run(WHAT, &key.constraint("VALIDATE")).await {
+        Ok(()) => return Ok(None),
+        Err(MoveError::Statement { message, .. }) => message,
+        Err(error) => return Err(error),
+    };
+    let dropped = match message.code() {
+        NO_LOCK => false,
+        _ => match session.run(WHAT, &key.constraint("DROP")).await {
+            Ok(()) => true,
+            Err(MoveError::Statement { .. }) => false,
+            Err(error) => return Err(error),
+        },
+    };
+    Ok(Some(match dropped {
+        true => key.lost(message),
+        false => format!(
+            "rows of foreign key `{}` of {} for valid: {message}. It stays NOT VALID, and holds for what is written from \
+             now on. To look again: {}",
+            key.name,
+            key.table,
+            key.constraint("VALIDATE")
+        ),
+    }))
 }
 
 /// Whether the key is there, and nobody has looked yet.

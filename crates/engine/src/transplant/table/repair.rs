@@ -43,7 +43,7 @@ pub(in crate::transplant) async fn finish(
     let lock = take_lock(&server, registration.operation).await?;
     let session = server.connect(&registration.database).await?;
     let version = crate::transplant::source::version(&session).await?;
-    let server = server.filling(version).replaying();
+    let server = server.undisturbed(version).replaying();
     let lost = match register::is_done(&session, registration).await? {
         true => register::validate(&server, registration).await?,
         false => register::register(&server, registration).await?,

@@ -152,7 +152,7 @@ async fn finish(
     if control.progress.is_cancelled() {
         return Err(MoveError::Cancelled);
     }
-    let server = target.filling(plan.target_version).replaying();
+    let server = target.undisturbed(plan.target_version).replaying();
     let lost = register::register(&server, &registration).await?;
     for lost in &lost {
         control.say(Event::NotTaken(lost.clone()));
