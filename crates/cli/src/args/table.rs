@@ -110,8 +110,8 @@ impl RestoreTable {
         }
         let tables = tables
             .iter()
-            .map(|text| text.parse().map_err(|error| format!("{error}")))
-            .collect::<Result<_, String>>()?;
+            .map(|text| text.parse::<TableName>().map_err(|error| error.to_string()))
+            .collect::<Result<Vec<_>, String>>()?;
         Ok(Asked {
             instance,
             wanted,

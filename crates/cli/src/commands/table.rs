@@ -14,7 +14,7 @@ use everpoint_engine::{
     transplant::{MissingRoles, TablespaceUse, replicas::ReplicaPolicy, table::Place},
 };
 use everpoint_pgformat::TimelineId;
-use everpoint_repository::{InstanceName, Repository};
+use everpoint_repository::Repository;
 use serde::Serialize;
 
 use super::{database as databases, into, processors};
@@ -61,7 +61,7 @@ pub async fn restore(
     if args.dry_run || global.output == OutputFormat::Table {
         databases::print_plan(global.output, &plan)?;
     }
-    let destination = destination(repository, &asked.instance, &args, asked).await?;
+    let destination = destination(repository, &args, asked).await?;
     destination.check(&plan).await?;
     if args.dry_run {
         return Ok(Exit::Success);
@@ -71,11 +71,10 @@ pub async fn restore(
 
 async fn destination(
     repository: &Repository,
-    home: &InstanceName,
     args: &RestoreTable,
     asked: Asked,
 ) -> anyhow::Result<TablesIntoServer> {
-    let instance = args.instance.as_ref().unwrap_or(home);
+    let instance = args.instance.as_ref().unwrap_or(&asked.instance);
     let (_, record) = repository.description::<InstanceRecord>(instance).await?;
     let (reach, target) = match &args.admin_connection {
         Some(connection) => (
