@@ -279,11 +279,11 @@ async fn beside(server: Server) -> Result<()> {
          sales.\"odd events\""
     );
     // A partition alone is a table, and can be made a partition again by what is said.
-    target.sql("shop", "DROP TABLE sales.events_late").await?;
     let work = tempfile::tempdir()?;
     let request = shop
         .request(target, into("shop"), &["sales.events_late"], work.path())
         .await?;
+    target.sql("shop", "DROP TABLE sales.events_late").await?;
     let (plan, lost, _) = carry_out(request).await?;
     assert!(lost.is_empty(), "{lost:?}");
     let said = plan.remarks.join("\n");

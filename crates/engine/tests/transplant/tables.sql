@@ -36,6 +36,7 @@ SELECT i, 'keen', '{keen,NULL}', ROW('s' || i, i)::sales.place, i * 1.5, 'k=>v',
     tstzrange(timestamptz '2024-01-01 00:00+00' + i * interval '1 hour', timestamptz '2024-01-01 00:00+00' + (i + 1) * interval '1 hour')
 FROM generate_series(1, 150) i;
 UPDATE sales.orders SET earlier = id - 3 WHERE id > 7;
+SET CONSTRAINTS ALL IMMEDIATE;
 CREATE INDEX ON sales.orders (customer, lower(note)) WHERE customer > 3;
 CREATE INDEX by_mood ON sales.orders (mood);
 CREATE STATISTICS sales.orders_stat (dependencies) ON customer, mood FROM sales.orders;
