@@ -327,10 +327,11 @@ fn tables_go_into_another_server_of_a_later_version() -> Result<()> {
         target
             .sql(
                 "archive",
-                "CREATE TABLE other (a int); CREATE PUBLICATION everything FOR ALL TABLES;
-            SELECT pg_create_logical_replication_slot('watcher', 'pgoutput')",
+                "CREATE TABLE other (a int); CREATE PUBLICATION everything FOR ALL TABLES",
             )
             .await?;
+        let slot = "SELECT pg_create_logical_replication_slot('watcher', 'pgoutput')";
+        target.sql("archive", slot).await?;
         let work = tempfile::tempdir()?;
         let tables = ["sales.orders", "sales.events", "\"My Schema\".\"a.b\""];
         let mut request = shop
