@@ -4,6 +4,7 @@ pub mod database;
 pub mod long_term;
 pub mod remote;
 pub mod service;
+pub mod table;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -253,6 +254,8 @@ pub enum RestoreCommand {
     Instance(Box<RestoreInstance>),
     /// Restore one database of many
     Database(Box<database::RestoreDatabase>),
+    /// Restore one or several tables of a database into a running server
+    Table(Box<table::RestoreTable>),
     /// Finish or undo what restores of databases left that were killed; the next one does so too
     Repair(database::Repair),
 }

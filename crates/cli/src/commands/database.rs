@@ -113,7 +113,7 @@ pub async fn restore(
         target: target(&args.target),
         timeline: args.timeline.and_then(TimelineId::new),
         scratch: scratch_base(args.scratch.as_deref())?,
-        owner: owner(&args, record.as_ref())?,
+        owner: owner(&args.owner, record.as_ref())?,
         jobs: args.jobs.map_or_else(processors, usize::from),
     };
     if !args.purpose.dry_run {
@@ -195,7 +195,7 @@ pub async fn repair(repository: &Repository, args: &Repair) -> anyhow::Result<Ex
 }
 
 /// Says what was found. Returns how many restores could not be brought to an end.
-async fn sweep(repository: &Repository, base: &Path) -> anyhow::Result<usize> {
+pub(super) async fn sweep(repository: &Repository, base: &Path) -> anyhow::Result<usize> {
     let mut kept = 0;
     for swept in database::sweep(repository, base).await? {
         let what = match &swept.journal {
@@ -327,7 +327,7 @@ async fn wanted(
     Ok((deleted.name.instance.clone(), wanted, None))
 }
 
-fn target(choice: &DatabaseTarget) -> Option<Target> {
+pub(super) fn target(choice: &DatabaseTarget) -> Option<Target> {
     match (&choice.at, &choice.lsn, &choice.restore_point) {
         (Some(time), _, _) => Some(Target::Time(*time)),
         (_, Some(lsn), _) => Some(Target::Lsn(*lsn)),
@@ -336,7 +336,7 @@ fn target(choice: &DatabaseTarget) -> Option<Target> {
     }
 }
 
-fn scratch_base(wanted: Option<&Path>) -> anyhow::Result<PathBuf> {
+pub(super) fn scratch_base(wanted: Option<&Path>) -> anyhow::Result<PathBuf> {
     let base = match (wanted, std::env::var_os("HOME")) {
         (Some(base), _) => base.to_owned(),
         (None, _) if rustix::process::geteuid().is_root() => PathBuf::from(ROOTS_SCRATCH),
@@ -350,7 +350,7 @@ fn scratch_base(wanted: Option<&Path>) -> anyhow::Result<PathBuf> {
 }
 
 /// Root has the scratch server run as the user whose the instance's data directory is.
-fn owner(args: &RestoreDatabase, record: Option<&InstanceRecord>) -> anyhow::Result<Option<Owner>> {
+pub(super) fn owner(owner: &str, record: Option<&InstanceRecord>) -> anyhow::Result<Option<Owner>> {
     if !rustix::process::geteuid().is_root() {
         return Ok(None);
     }
@@ -359,12 +359,13 @@ fn owner(args: &RestoreDatabase, record: Option<&InstanceRecord>) -> anyhow::Res
             user: found.uid(),
             group: found.gid(),
         })),
-        _ => restore::owner(&args.owner),
+        _ => restore::owner(owner),
     }
 }
 
+/// A plan, as it is shown.
 #[derive(Serialize)]
-struct Shown {
+pub(super) struct Shown {
     database: String,
     oid: u32,
     backup: String,
@@ -381,15 +382,16 @@ struct Shown {
     stored_log_bytes: u64,
 }
 
-async fn print_plan(
+/// Shows what is fetched and replayed.
+pub(super) async fn shown(
     repository: &Repository,
     format: OutputFormat,
     plan: &DatabasePlan,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Shown> {
     let chosen = &plan.chosen;
     let resolved = &chosen.resolved;
     let others = chosen.needed.iter().filter(|oid| **oid != chosen.database);
-    let shown = Shown {
+    Ok(Shown {
         database: chosen.name.clone(),
         oid: chosen.database.get(),
         backup: resolved.backup.id.to_string(),
@@ -412,7 +414,16 @@ async fn print_plan(
             OutputFormat::Table => None,
         },
         stored_log_bytes: plan.stored_log_bytes(),
-    };
+    })
+}
+
+pub(super) async fn print_plan(
+    repository: &Repository,
+    format: OutputFormat,
+    plan: &DatabasePlan,
+) -> anyhow::Result<()> {
+    let chosen = &plan.chosen;
+    let shown = shown(repository, format, plan).await?;
     if let (Some(drop), OutputFormat::Table) = (&chosen.undone_drop, format) {
         let time = drop
             .time

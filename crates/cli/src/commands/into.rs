@@ -105,7 +105,7 @@ pub async fn restore(
 }
 
 /// The operator may choose not to wait for replicas any longer.
-fn listen_for_going_on(watch: &Watch) -> anyhow::Result<JoinHandle<()>> {
+pub(super) fn listen_for_going_on(watch: &Watch) -> anyhow::Result<JoinHandle<()>> {
     let mut signalled = signal(SignalKind::user_defined1())?;
     let watch = watch.clone();
     Ok(tokio::spawn(async move {

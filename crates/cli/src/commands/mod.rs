@@ -12,6 +12,7 @@ mod long_term;
 mod restore;
 mod service;
 mod status;
+mod table;
 mod verify;
 mod wal;
 mod window;
@@ -58,6 +59,9 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
         }
         Command::Restore(RestoreCommand::Database(args)) => {
             database::restore(&open(&global).await?, &global, *args).await
+        }
+        Command::Restore(RestoreCommand::Table(args)) => {
+            table::restore(&open(&global).await?, &global, *args).await
         }
         Command::Restore(RestoreCommand::Repair(args)) => {
             database::repair(&open(&global).await?, &args).await

@@ -58,7 +58,7 @@ impl Everpoint {
         self.begin(self.command(&all))
     }
 
-    fn begin(&self, mut command: Command) -> Result<Inspecting> {
+    pub fn begin(&self, mut command: Command) -> Result<Inspecting> {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn()?;
         let out = child.stdout.take().context("its output")?;

@@ -27,6 +27,7 @@ mod refused_names;
 mod replicas;
 mod second_cluster;
 mod settings;
+mod table;
 mod tablespaces;
 mod timelines;
 mod whole;

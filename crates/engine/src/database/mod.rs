@@ -16,6 +16,7 @@ pub mod scratch;
 pub mod server;
 pub mod state;
 pub mod sweep;
+pub mod tables_into_server;
 pub mod watch;
 
 use std::path::PathBuf;

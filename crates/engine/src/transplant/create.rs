@@ -5,7 +5,6 @@ use std::time::Duration;
 use everpoint_instance::grant::{quote_identifier, quote_literal};
 
 use super::{
-    MissingRoles,
     error::MoveError,
     name::OperationId,
     plan::MovePlan,
@@ -59,13 +58,17 @@ fn options(locale: &Locale, version: u16) -> String {
 }
 
 /// Makes the roles that are missing: they cannot log in and have no password, rights or memberships.
-pub(super) async fn create_roles(session: &Session, plan: &MovePlan) -> Result<(), MoveError> {
-    if plan.new_roles.is_empty() || plan.request.missing_roles == MissingRoles::Refuse {
+pub(super) async fn create_roles(
+    session: &Session,
+    operation: OperationId,
+    roles: &[String],
+) -> Result<(), MoveError> {
+    if roles.is_empty() {
         return Ok(());
     }
-    let marker = quote_literal(&plan.operation().marker());
+    let marker = quote_literal(&operation.marker());
     let mut sql = "BEGIN".to_owned();
-    for role in &plan.new_roles {
+    for role in roles {
         let role = quote_identifier(role);
         sql.push_str(&format!(
             "; CREATE ROLE {role} NOLOGIN; COMMENT ON ROLE {role} IS {marker}"
@@ -86,6 +89,11 @@ pub(super) async fn remove(server: &Server, operation: OperationId) -> Result<()
     for name in [operation.hidden_name(), operation.vessel_name()] {
         drop_database(server, &session, &name).await?;
     }
+    drop_roles(&session, operation).await
+}
+
+/// Drops the roles that an operation has made and not registered.
+pub(super) async fn drop_roles(session: &Session, operation: OperationId) -> Result<(), MoveError> {
     let roles: Vec<String> = session
         .column(
             "find roles",
@@ -102,7 +110,10 @@ pub(super) async fn remove(server: &Server, operation: OperationId) -> Result<()
 }
 
 /// Ends the operation's own sessions: one of them may still be making the database.
-async fn end_sessions(session: &Session, operation: OperationId) -> Result<(), MoveError> {
+pub(super) async fn end_sessions(
+    session: &Session,
+    operation: OperationId,
+) -> Result<(), MoveError> {
     let sql = "WITH sessions AS MATERIALIZED (SELECT pid FROM pg_stat_activity \
             WHERE application_name = $1 AND pid <> pg_backend_pid()) \
         SELECT count(pg_terminate_backend(pid)) FROM sessions";

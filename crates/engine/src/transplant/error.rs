@@ -88,9 +88,9 @@ pub enum MoveError {
     /// Somebody runs the same operation.
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// A database of this name has come to be since the plan was made.
+    /// A database or a table of this name has come to be since the plan was made.
     #[error(
-        "the name `{name}` was taken while the database was being restored. Give another one, or try again"
+        "the name `{name}` was taken while the restore went on. Give another one, or try again"
     )]
     NameTaken {
         /// The name.

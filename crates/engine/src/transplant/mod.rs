@@ -22,8 +22,10 @@ pub mod replicas;
 mod run;
 mod schema;
 mod server;
+mod sessions;
 pub mod source;
 mod stream;
+pub mod table;
 mod tables;
 pub mod target;
 

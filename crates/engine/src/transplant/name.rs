@@ -115,11 +115,19 @@ impl OperationId {
         format!("{HIDDEN_PREFIX}{self}_files")
     }
 
-    /// The operation that a hidden database belongs to, by its name.
+    /// One of the schemas that tables are filled in, within a database that others use.
+    pub fn hidden_schema(self, number: usize) -> String {
+        format!("{HIDDEN_PREFIX}{self}_{number}")
+    }
+
+    /// The operation that a hidden database or schema belongs to, by its name.
     pub fn of_hidden(name: &str) -> Option<Self> {
         let id = name.strip_prefix(HIDDEN_PREFIX)?;
-        let id = id.strip_suffix("_files").unwrap_or(id);
-        id.parse().ok()
+        match id.split_once('_') {
+            None => id.parse().ok(),
+            Some((id, "files")) => id.parse().ok(),
+            Some((id, number)) => number.parse::<usize>().ok().and(id.parse().ok()),
+        }
     }
 
     /// The comment that hidden databases carry.
@@ -189,7 +197,7 @@ mod tests {
     #[test]
     fn hidden_names_fit_and_lead_back_to_their_operation() {
         let id = OperationId::new();
-        for name in [id.hidden_name(), id.vessel_name()] {
+        for name in [id.hidden_name(), id.vessel_name(), id.hidden_schema(9999)] {
             assert!(name.len() <= MAX_NAME_BYTES, "{name}");
             assert_eq!(OperationId::of_hidden(&name), Some(id));
         }

@@ -60,7 +60,12 @@ pub(super) fn make(
     let mut refusals = Vec::new();
     let mut remarks = source.remarks.clone();
     refuse_server(source.version, target, &mut refusals);
-    refuse_programs(&request.binaries, &source, target, &mut refusals);
+    refuse_programs(
+        &request.binaries,
+        source.version,
+        target.version,
+        &mut refusals,
+    );
     let wanted = (&request.new_name, request.existing, request.sessions);
     let kept = refuse_name(wanted, target, now, &mut refusals, &mut remarks);
     let missing = |name: &&String| !target.roles.contains(name);
@@ -140,7 +145,11 @@ pub(super) fn check_target(
     }
 }
 
-fn refuse_server(source_version: MajorVersion, target: &TargetServer, refusals: &mut Vec<Refusal>) {
+pub(super) fn refuse_server(
+    source_version: MajorVersion,
+    target: &TargetServer,
+    refusals: &mut Vec<Refusal>,
+) {
     if !target.superuser {
         refusals.push(Refusal::NoSuperuser {
             role: target.role.clone(),
@@ -157,19 +166,19 @@ fn refuse_server(source_version: MajorVersion, target: &TargetServer, refusals: 
     }
 }
 
-fn refuse_programs(
+pub(super) fn refuse_programs(
     binaries: &PgBinaries,
-    source: &SourceDatabase,
-    target: &TargetServer,
+    source: MajorVersion,
+    target: MajorVersion,
     refusals: &mut Vec<Refusal>,
 ) {
     // A target that is too old is refused as such.
-    let fitting = source.version..=target.version.max(source.version);
+    let fitting = source..=target.max(source);
     if !fitting.contains(&binaries.version()) {
         refusals.push(Refusal::Programs {
             found: binaries.version(),
-            at_least: source.version,
-            at_most: target.version,
+            at_least: source,
+            at_most: target,
         });
     }
 }

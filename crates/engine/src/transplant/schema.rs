@@ -4,7 +4,7 @@ use std::{path::Path, process::Stdio};
 
 use everpoint_instance::{PgBinaries, connect::LibpqConnection, process::Account};
 
-use super::error::MoveError;
+use super::{TablespaceUse, error::MoveError, server::Session};
 
 /// Of what a program said, so many lines are told, the first error's on.
 const TOLD_LINES: usize = 8;
@@ -58,6 +58,27 @@ pub(super) async fn restore(
     arguments.extend_from_slice(more);
     arguments.push(archive.display().to_string());
     run(binaries, "pg_restore", target, &arguments).await
+}
+
+/// What restoring is told about tablespaces.
+pub(super) fn tablespace_options(tablespaces: TablespaceUse) -> Vec<String> {
+    match tablespaces {
+        TablespaceUse::AsItWas => Vec::new(),
+        TablespaceUse::Default => vec!["--no-tablespaces".to_owned()],
+    }
+}
+
+/// How many connections build indexes. One, where partitions have partitions with indexes: an index becomes
+/// valid when the last of its partitions' is attached, and two that are attached at one time, on two levels,
+/// do not see each other (`validatePartitionedIndex`, `src/backend/commands/tablecmds.c`), so that the
+/// topmost stays invalid.
+pub(super) async fn index_builders(source: &Session, jobs: usize) -> Result<usize, MoveError> {
+    let sql = "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_inherits i ON i.inhrelid = c.oid \
+               WHERE c.relkind = 'I')";
+    let nested: bool = source
+        .value("look for partitioned indexes", sql, &[])
+        .await?;
+    Ok(if nested { 1 } else { jobs })
 }
 
 async fn run(

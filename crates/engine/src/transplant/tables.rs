@@ -67,7 +67,8 @@ const TABLES: &str = "SELECT format('%I.%I', n.nspname, c.relname), \
     WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND pg_relation_size(c.oid) > 0 \
         AND (c.oid = 'pg_largeobject'::regclass OR (n.nspname NOT IN ('pg_catalog', 'information_schema') \
             AND (e.oid IS NOT NULL OR NOT EXISTS (SELECT FROM pg_depend d \
-                WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'))))";
+                WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')))) \
+        AND ($1::text[] IS NULL OR n.nspname::text = ANY ($1))";
 const TYPES: &str = "SELECT t.oid, t.typname::text, t.typtype::text, \
         CASE WHEN t.typelem <> 0 AND t.typlen = -1 THEN t.typelem END, \
         CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE coalesce(r.rngsubtype, m.rngsubtype) END, \
@@ -75,11 +76,12 @@ const TYPES: &str = "SELECT t.oid, t.typname::text, t.typtype::text, \
     FROM pg_type t LEFT JOIN pg_range r ON r.rngtypid = t.oid LEFT JOIN pg_range m ON m.rngmultitypid = t.oid \
     WHERE t.typtype <> 'c' OR t.typrelid IN (SELECT oid FROM pg_class WHERE relkind = 'c')";
 
-/// The source's tables with rows.
+/// The source's tables with rows, of all schemas or of some.
 pub(super) async fn list(
     session: &Session,
     target: MajorVersion,
     source: MajorVersion,
+    schemas: Option<&[String]>,
 ) -> Result<Vec<Table>, MoveError> {
     let types = session
         .all(WHAT, TYPES, &[], |row| {
@@ -96,7 +98,7 @@ pub(super) async fn list(
         .await?;
     let types = Types::new(types, [source, target]);
     session
-        .all(WHAT, TABLES, &[], |row| {
+        .all(WHAT, TABLES, &[&schemas], |row| {
             let columns: Vec<u32> = row.try_get(2)?;
             let blocks: Option<i64> = row.try_get(5)?;
             let name: String = row.try_get(0)?;

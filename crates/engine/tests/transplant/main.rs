@@ -7,3 +7,4 @@ mod refused;
 mod replace;
 mod replicated;
 mod support;
+mod table;
