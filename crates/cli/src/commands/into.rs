@@ -27,7 +27,7 @@ use tokio::{
 };
 
 use crate::{
-    args::database::RestoreDatabase,
+    args::database::{MoveMethod, RestoreDatabase},
     exit::{Exit, Refusal},
     progress::Display,
 };
@@ -41,6 +41,7 @@ pub struct Destination {
     sessions: OpenSessions,
     missing_roles: MissingRoles,
     tablespaces: TablespaceUse,
+    method: Method,
     replicas: Vec<String>,
     replica_policy: ReplicaPolicy,
     bin_directory: Option<PathBuf>,
@@ -92,6 +93,10 @@ pub async fn destination(
             true => TablespaceUse::Default,
             false => TablespaceUse::AsItWas,
         },
+        method: match into.method {
+            MoveMethod::Copy => Method::Copy,
+            MoveMethod::Files => Method::Files,
+        },
         replicas: into.replicas.clone(),
         replica_policy: match into.wait_replicas {
             Some(limit) if limit.is_zero() => ReplicaPolicy::GoOn,
@@ -115,6 +120,10 @@ impl Destination {
         let source = plan.chosen.resolved.backup.version;
         let size = ByteCount::new(plan.file_bytes());
         transplant::check_target(target, name, *existing, *sessions, source, size).await?;
+        if self.method == Method::Files {
+            let cluster = plan.chosen.resolved.backup.system_identifier;
+            transplant::check_target_for_files(target, cluster).await?;
+        }
         self.binaries().await.map(drop)
     }
 
@@ -170,7 +179,7 @@ impl Destination {
             sessions: self.sessions,
             missing_roles: self.missing_roles,
             tablespaces: self.tablespaces,
-            method: Method::Copy,
+            method: self.method,
             replicas: self.replicas.clone(),
             replica_policy: self.replica_policy,
             binaries: self.binaries().await?,

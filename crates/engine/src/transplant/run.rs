@@ -11,7 +11,7 @@ use futures_util::future::try_join_all;
 
 use super::{
     Control, Event, Existing, MoveError, MovePlan, MoveState, Moved, Side, Step, TablespaceUse,
-    check, create, journal, objects,
+    check, create, files, journal, objects,
     register::{self, Registration},
     replicas,
     schema::{self, Section},
@@ -55,9 +55,12 @@ pub async fn execute(plan: &MovePlan, control: &Control) -> Result<Moved, MoveEr
         },
     )?;
     control.say(Event::Step(Step::Journalled));
-    let built = tokio::select! {
-        built = build(plan, &target, control) => built,
-        () = control.progress.cancelled() => Err(MoveError::Cancelled),
+    let built = match &plan.files {
+        Some(files) => files::build(plan, files, &target, control).await,
+        None => tokio::select! {
+            built = build(plan, &target, control) => built,
+            () = control.progress.cancelled() => Err(MoveError::Cancelled),
+        },
     };
     let result = match built {
         Ok((rows, seeded)) => finish(plan, &target, control, rows, seeded).await,
@@ -123,7 +126,8 @@ async fn build(
     Ok((rows, seeded))
 }
 
-async fn seed(
+/// Waits until replicas have all there is.
+pub(super) async fn seed(
     plan: &MovePlan,
     target: &Server,
     control: &Control,
@@ -411,14 +415,14 @@ impl<'a> Moving<'a> {
 }
 
 /// Work that whoever is free takes the next of.
-struct Queue<T>(Mutex<VecDeque<T>>);
+pub(super) struct Queue<T>(Mutex<VecDeque<T>>);
 
 impl<T> Queue<T> {
-    fn new(items: impl Into<VecDeque<T>>) -> Self {
+    pub(super) fn new(items: impl Into<VecDeque<T>>) -> Self {
         Self(Mutex::new(items.into()))
     }
 
-    fn next(&self) -> Option<T> {
+    pub(super) fn next(&self) -> Option<T> {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
