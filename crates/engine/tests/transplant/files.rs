@@ -30,6 +30,11 @@ async fn branch(living: &Cluster) -> Result<Cluster> {
     branch.wait_for_replay(living.current_lsn().await?).await?;
     branch.promote().await?;
     branch.wait_until_promoted().await?;
+    // As a scratch server has it.
+    branch
+        .sql("postgres", "ALTER SYSTEM SET autovacuum = off")
+        .await?;
+    branch.sql("postgres", "SELECT pg_reload_conf()").await?;
     Ok(branch)
 }
 
@@ -46,10 +51,14 @@ async fn by_files(
 
 /// Directories of databases, whatever the catalog says.
 fn directories(cluster: &Cluster) -> Result<BTreeSet<String>> {
-    let entries = fs::read_dir(cluster.data_directory().join("base"))?;
-    Ok(entries
-        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-        .collect::<std::io::Result<_>>()?)
+    let mut names = BTreeSet::new();
+    for entry in fs::read_dir(cluster.data_directory().join("base"))? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name.bytes().all(|byte| byte.is_ascii_digit()) {
+            names.insert(name);
+        }
+    }
+    Ok(names)
 }
 
 async fn refusals(request: MoveRequest) -> Result<String> {
@@ -115,6 +124,7 @@ on_every_version! {
         assert_same_database(&fingerprint_database(&living.connect("back").await?).await?, &there);
         living.sql("back", "DROP EVENT TRIGGER log_ddl; ALTER DATABASE back RESET search_path;
             ALTER DATABASE shop RESET search_path").await?;
+        living.sql("shop", "DROP EVENT TRIGGER log_ddl").await?;
         check_integrity(&living).await?;
         living.stop(StopMode::Fast).await?;
         check_stopped(&living).await
@@ -317,6 +327,8 @@ fn a_row_that_is_not_frozen_whatever_the_visibility_map_says_is_not_moved() -> R
         fs::write(&path, bytes)?;
         source.start().await?;
         living.sql("shop", "INSERT INTO t VALUES (2)").await?;
+        // Ahead of what the source has written since it started again.
+        living.switch_wal().await?;
         let before = (shared(&living).await?, directories(&living)?);
         let work = tempfile::tempdir()?;
         let made = plan(by_files(&source, &living, "back", work.path()).await?).await?;
@@ -348,6 +360,7 @@ fn files_in_several_tablespaces_take_the_place_of_a_living_database() -> Result<
         let work = tempfile::tempdir()?;
         let mut wanted = by_files(&source, &living, "shop", work.path()).await?;
         wanted.existing = Existing::Replace;
+        wanted.sessions = OpenSessions::End;
         let made = plan(wanted).await?;
         let moved = execute(&made, &Said::default().control(|_, _| {})).await?;
         let query = "SELECT (SELECT sum(a) FROM here) || ' ' || (SELECT sum(a) FROM there) || ' ' || spcname

@@ -98,7 +98,7 @@ async fn insert(session: &Session, database: u32, rows: &[Dependency]) -> Result
         rows.iter().map(of).collect()
     }
     let sql = "INSERT INTO pg_catalog.pg_shdepend (dbid, classid, objid, objsubid, refclassid, refobjid, deptype) \
-        SELECT $1, * FROM unnest($2::oid[], $3::oid[], $4::int4[], $5::oid[], $6::oid[], $7::\"char\"[]) \
+        SELECT $1::oid, * FROM unnest($2::oid[], $3::oid[], $4::int4[], $5::oid[], $6::oid[], $7::\"char\"[]) \
         RETURNING 1";
     session
         .rows(

@@ -29,6 +29,8 @@ use crate::transplant::{
 const STOP_LIMIT: Duration = Duration::from_secs(600);
 /// Transactions that the target is moved on by in one request.
 const BURNT_AT_ONCE: u64 = 500;
+/// The version from which on a table's vacuum is its children's too, unless told otherwise.
+const CHILDREN_TOO: u16 = 18;
 /// The version from which on a vacuum can leave the database's own horizon alone.
 const DATABASE_STATS_OPTION: u16 = 16;
 
@@ -162,11 +164,13 @@ async fn vacuum_next(
 
 /// Files keep their lengths, so that nothing is locked and no transaction's number is taken for it.
 async fn vacuum(session: &Session, plan: &MovePlan, table: &str) -> Result<(), MoveError> {
-    let more = match plan.source_version.get() >= DATABASE_STATS_OPTION {
+    let version = plan.source_version.get();
+    let more = match version >= DATABASE_STATS_OPTION {
         true => ", BUFFER_USAGE_LIMIT 0, SKIP_DATABASE_STATS",
         false => "",
     };
-    let sql = format!("VACUUM (FREEZE, TRUNCATE false{more}) {table}");
+    let only = if version >= CHILDREN_TOO { "ONLY " } else { "" };
+    let sql = format!("VACUUM (FREEZE, TRUNCATE false{more}) {only}{table}");
     session.run("freeze a table", &sql).await
 }
 

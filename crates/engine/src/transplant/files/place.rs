@@ -104,7 +104,7 @@ pub(super) async fn place(
     let _watched = Watched(Arc::clone(&gone));
     let work = tokio::task::spawn_blocking(move || {
         let stop = || gone.load(Ordering::Relaxed) || progress.is_cancelled();
-        let (look, items) = prepare(
+        let (look, items, changed) = prepare(
             &directories,
             &|tablespace, file| {
                 file.fork == Fork::Main && heaps.contains(&(tablespace, file.relation.relfilenode))
@@ -113,10 +113,7 @@ pub(super) async fn place(
         )?;
         progress.phase("moving files", items.iter().map(|item| item.bytes).sum());
         move_all(items, look, jobs, &progress, &stop)?;
-        for (_, _, to) in &directories {
-            sync_directory(to)?;
-        }
-        Ok(())
+        changed.iter().try_for_each(|to| sync_directory(to))
     });
     match work.await {
         Ok(done) => done,
@@ -126,15 +123,21 @@ pub(super) async fn place(
     }
 }
 
-/// Empties the vessel, and lists what goes in.
+/// Empties the vessel. Lists what goes in, and which directories change.
 fn prepare(
     directories: &[(Oid, PathBuf, PathBuf)],
     is_table: &dyn Fn(Oid, &RelationFile) -> bool,
     owner: Owner,
-) -> Result<(Look, Vec<Item>), MoveError> {
+) -> Result<(Look, Vec<Item>, Vec<PathBuf>), MoveError> {
     let mut look = Look { owner, mode: 0o600 };
     let mut items = Vec::new();
+    let mut changed = Vec::new();
     for (index, (tablespace, from, to)) in directories.iter().enumerate() {
+        // Parents of partitions choose a tablespace, and have no files.
+        if index > 0 && !from.is_dir() {
+            continue;
+        }
+        changed.push(to.clone());
         match index {
             0 => look.mode = empty(to)?,
             _ => make_directory(to, owner)?,
@@ -164,7 +167,7 @@ fn prepare(
     }
     // The large ones first, so that threads end together.
     items.sort_by_key(|item| std::cmp::Reverse(item.bytes));
-    Ok((look, items))
+    Ok((look, items, changed))
 }
 
 fn entries(directory: &Path) -> Result<Vec<PathBuf>, MoveError> {
