@@ -87,6 +87,15 @@ pub struct Purpose {
     pub dry_run: bool,
 }
 
+/// How a database's contents get into the running server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum MoveMethod {
+    /// Definitions by `pg_dump`, rows from server to server, indexes built anew
+    Copy,
+    /// The recovered database's files
+    Files,
+}
+
 /// How the database gets into the running server.
 #[derive(Debug, Args)]
 pub struct Move {
@@ -96,6 +105,10 @@ pub struct Move {
     /// How that server is reached as a superuser, when the instance's role is none
     #[arg(long, requires = "to", value_name = "CONNECTION")]
     pub admin_connection: Option<ConnectionSpec>,
+    /// How its contents get there: row by row, or by its files, which is faster and takes the cluster that was
+    /// backed up, on this machine
+    #[arg(long, requires = "to", value_enum, default_value_t = MoveMethod::Copy, value_name = "METHOD")]
+    pub method: MoveMethod,
     /// Take the place of the living database of that name, which is kept as NAME_before_restore_TIME
     #[arg(long, requires = "to")]
     pub replace: bool,

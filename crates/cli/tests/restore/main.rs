@@ -17,6 +17,7 @@ mod filtered_log;
 mod history;
 mod interrupted;
 mod into_server;
+mod into_server_by_files;
 mod into_server_killed;
 mod killed_at_every_state;
 mod large;

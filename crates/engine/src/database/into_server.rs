@@ -117,6 +117,10 @@ impl IntoServer {
             scratch,
         )
         .await?;
+        if self.method == Method::Files {
+            let cluster = plan.chosen.resolved.backup.system_identifier;
+            transplant::check_target_for_files(&self.target, cluster).await?;
+        }
         binaries(&self.target, self.bin_directory.as_deref())
             .await
             .map(drop)

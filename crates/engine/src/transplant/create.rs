@@ -6,6 +6,7 @@ use everpoint_instance::grant::{quote_identifier, quote_literal};
 
 use super::{
     error::MoveError,
+    files,
     name::OperationId,
     plan::MovePlan,
     server::{Server, Session},
@@ -25,6 +26,12 @@ pub(super) async fn create(session: &Session, plan: &MovePlan) -> Result<(), Mov
         options(&plan.locale, plan.target_version.get())
     );
     session.run("create the database", &sql).await?;
+    hide(session, plan).await
+}
+
+/// Takes everybody's right to connect, and says what the database is.
+pub(super) async fn hide(session: &Session, plan: &MovePlan) -> Result<(), MoveError> {
+    let name = quote_identifier(&plan.hidden);
     let sql = format!(
         "REVOKE ALL ON DATABASE {name} FROM PUBLIC; COMMENT ON DATABASE {name} IS {}",
         quote_literal(&plan.operation().marker())
@@ -32,7 +39,7 @@ pub(super) async fn create(session: &Session, plan: &MovePlan) -> Result<(), Mov
     session.run("hide the database", &sql).await
 }
 
-fn options(locale: &Locale, version: u16) -> String {
+pub(super) fn options(locale: &Locale, version: u16) -> String {
     let mut text = format!(
         "ENCODING {} LC_COLLATE {} LC_CTYPE {} LOCALE_PROVIDER {}",
         quote_literal(&locale.encoding),
@@ -89,6 +96,7 @@ pub(super) async fn remove(server: &Server, operation: OperationId) -> Result<()
     for name in [operation.hidden_name(), operation.vessel_name()] {
         drop_database(server, &session, &name).await?;
     }
+    files::remove_orphans(&session, operation).await?;
     drop_roles(&session, operation).await
 }
 
@@ -114,16 +122,34 @@ pub(super) async fn end_sessions(
     session: &Session,
     operation: OperationId,
 ) -> Result<(), MoveError> {
-    let sql = "WITH sessions AS MATERIALIZED (SELECT pid FROM pg_stat_activity \
-            WHERE application_name = $1 AND pid <> pg_backend_pid()) \
-        SELECT count(pg_terminate_backend(pid)) FROM sessions";
+    end_all(session, "application_name", &operation.hidden_name())
+        .await
+        .map(drop)
+}
+
+/// Ends whatever is in a database, and waits until it is gone.
+pub(super) async fn end_sessions_in(session: &Session, name: &str) -> Result<(), MoveError> {
+    match end_all(session, "datname", name).await? {
+        0 => Ok(()),
+        left => Err(MoveError::InUse {
+            database: name.to_owned(),
+            users: format!("{left} sessions that do not end"),
+        }),
+    }
+}
+
+/// Returns how many are left when patience ends.
+async fn end_all(session: &Session, column: &str, value: &str) -> Result<i64, MoveError> {
+    let sql = format!(
+        "WITH sessions AS MATERIALIZED (SELECT pid FROM pg_stat_activity \
+            WHERE {column} = $1 AND pid <> pg_backend_pid()) \
+        SELECT count(pg_terminate_backend(pid)) FROM sessions"
+    );
     let begun = tokio::time::Instant::now();
     loop {
-        let left: i64 = session
-            .value("end sessions", sql, &[&operation.hidden_name()])
-            .await?;
+        let left: i64 = session.value("end sessions", &sql, &[&value]).await?;
         if left == 0 || begun.elapsed() > END_PATIENCE {
-            return Ok(());
+            return Ok(left);
         }
         tokio::time::sleep(END_POLL).await;
     }

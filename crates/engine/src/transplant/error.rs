@@ -2,7 +2,11 @@
 
 use std::{io, path::PathBuf};
 
-use everpoint_instance::{ConnectError, LockError, connect::ServerMessage, process::BinariesError};
+use everpoint_instance::{
+    ConnectError, LockError,
+    connect::ServerMessage,
+    process::{BinariesError, ProcessError},
+};
 
 use super::refusal::Refusals;
 
@@ -47,6 +51,9 @@ pub enum MoveError {
     /// A program of PostgreSQL's is missing.
     #[error(transparent)]
     Binaries(#[from] BinariesError),
+    /// The source does not stop.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
     /// A program of PostgreSQL's failed.
     #[error("{program} failed: {said}")]
     Program {

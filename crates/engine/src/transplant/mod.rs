@@ -10,6 +10,7 @@
 mod check;
 mod create;
 mod error;
+pub mod files;
 mod formats;
 mod journal;
 pub mod name;
@@ -39,7 +40,7 @@ use std::{
 };
 
 use everpoint_instance::{ConnectionSpec, PgBinaries};
-use everpoint_pgformat::{ByteCount, MajorVersion};
+use everpoint_pgformat::{ByteCount, MajorVersion, SystemIdentifier};
 use serde::{Deserialize, Serialize};
 
 pub use error::{MoveError, Side};
@@ -134,6 +135,9 @@ pub enum TablespaceUse {
 pub enum Method {
     /// Definitions by `pg_dump`, rows by COPY from server to server.
     Copy,
+    /// The source's files, put into the target's data directory. Needs a source that nobody needs afterwards: it is
+    /// changed, and stopped.
+    Files,
 }
 
 /// Where a move stands.
@@ -186,6 +190,14 @@ pub enum Event {
 pub enum Step {
     /// The journal was begun.
     Journalled,
+    /// By files: the source was frozen and stopped.
+    SourceStopped,
+    /// By files: and the vessel is there.
+    Frozen,
+    /// By files: the vessel has its files.
+    FilesPlaced,
+    /// By files: the hidden database was made of it.
+    Copied,
     /// Missing roles and the hidden database are there.
     Created,
     /// It has its tables, without rows.
@@ -257,7 +269,7 @@ pub struct Moved {
     pub name: String,
     /// What the one it replaces is called now.
     pub kept: Option<String>,
-    /// Rows that were copied.
+    /// Rows that were copied one by one: none of what came with files.
     pub rows: u64,
     /// Which replicas have it.
     pub replicas: Seeded,
@@ -286,6 +298,22 @@ pub async fn check_target(
     )?)
 }
 
+/// Looks at the target alone, for what speaks against files of that cluster. For after [`check_target`].
+///
+/// # Errors
+/// As for [`plan`].
+pub async fn check_target_for_files(
+    target: &ConnectionSpec,
+    cluster: SystemIdentifier,
+) -> Result<(), MoveError> {
+    let session = Server::new(Side::Target, target).connect_any().await?;
+    let facts = files::facts::ServerFacts::read(&session).await?;
+    match files::conditions::judge_target(&facts, cluster) {
+        refusals if refusals.is_empty() => Ok(()),
+        refusals => Err(Refusals(refusals).into()),
+    }
+}
+
 /// Looks at both servers. Changes nothing on either.
 ///
 /// # Errors
@@ -297,19 +325,20 @@ pub async fn plan(mut request: MoveRequest) -> Result<MovePlan, MoveError> {
     }
     let source = Server::new(Side::Source, &request.source);
     let source = source.connect(&request.source_database).await?;
-    let source = SourceDatabase::read(&source, &request.source_database).await?;
+    let database = SourceDatabase::read(&source, &request.source_database).await?;
     let session = Server::new(Side::Target, &request.target)
         .connect_any()
         .await?;
     let name = request.new_name.as_str();
-    let mut target = TargetServer::read(&session, Some(&source.locale), name).await?;
+    let mut target = TargetServer::read(&session, Some(&database.locale), name).await?;
+    let mut facts = None;
+    // Others may not ask, and are refused anyway.
     if target.superuser && !target.in_recovery {
-        target.collation_faults = target::try_collations(&session, &source).await?;
+        target.collation_faults = target::try_collations(&session, &database).await?;
+        if request.method == Method::Files {
+            facts = Some(files::facts::Facts::read(&source, &session).await?);
+        }
     }
-    Ok(plan::make(
-        request,
-        source,
-        &target,
-        jiff::Timestamp::now(),
-    )?)
+    let now = jiff::Timestamp::now();
+    Ok(plan::make(request, database, &target, facts, now)?)
 }

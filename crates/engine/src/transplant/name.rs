@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use everpoint_pgformat::Oid;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -10,6 +11,11 @@ use uuid::Uuid;
 pub const MAX_NAME_BYTES: usize = 63;
 /// What hidden databases' names begin with.
 const HIDDEN_PREFIX: &str = "everpoint_restoring_";
+/// Numbers of databases from here on are given by us: far from where a server counts, and below those that some
+/// tools take for negative.
+const FIRST_NUMBER: u32 = 1_000_000_000;
+/// So many pairs of them are given.
+const NUMBERS: u32 = 500_000_000;
 /// Names that a database must not be given: `initdb` makes them, and tools expect them.
 const RESERVED: [&str; 3] = ["postgres", "template0", "template1"];
 
@@ -115,6 +121,18 @@ impl OperationId {
         format!("{HIDDEN_PREFIX}{self}_files")
     }
 
+    /// The number that the files method gives the hidden database, so that its directory is known even if a crash
+    /// leaves nothing else of it.
+    pub fn hidden_number(self) -> Oid {
+        let random = u32::try_from(self.0.as_u128() % u128::from(NUMBERS)).unwrap_or_default();
+        Oid::new(FIRST_NUMBER + 2 * random)
+    }
+
+    /// The number that it gives the vessel.
+    pub fn vessel_number(self) -> Oid {
+        Oid::new(self.hidden_number().get() + 1)
+    }
+
     /// One of the schemas that tables are filled in, within a database that others use.
     pub fn hidden_schema(self, number: usize) -> String {
         format!("{HIDDEN_PREFIX}{self}_{number}")
@@ -202,6 +220,18 @@ mod tests {
             assert_eq!(OperationId::of_hidden(&name), Some(id));
         }
         assert_eq!(OperationId::of_hidden("everpoint_restoring_by_hand"), None);
+    }
+
+    #[test]
+    fn numbers_of_databases_are_an_operations_own_and_fit() {
+        for _ in 0..100 {
+            let id = OperationId::new();
+            let (hidden, vessel) = (id.hidden_number(), id.vessel_number());
+            assert_eq!(hidden.get() % 2, 0);
+            assert_eq!(vessel.get(), hidden.get() + 1);
+            assert!((1_000_000_000..2_000_000_000).contains(&vessel.get()));
+            assert_ne!(OperationId::new().hidden_number(), hidden);
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::{
     Existing, Method, MissingRoles, MoveRequest, OpenSessions, TablespaceUse,
+    files::{self, FilesPlan, facts::Facts},
     name::{DatabaseName, OperationId, kept_name},
     refusal::{Refusal, Refusals},
     source::{Locale, Properties, SourceDatabase},
@@ -41,6 +42,8 @@ pub struct MovePlan {
     pub size: ByteCount,
     /// What is to be known before.
     pub remarks: Vec<String>,
+    /// What a move by files is to know besides.
+    pub files: Option<FilesPlan>,
 }
 
 impl MovePlan {
@@ -55,28 +58,55 @@ pub(super) fn make(
     request: MoveRequest,
     source: SourceDatabase,
     target: &TargetServer,
+    facts: Option<Facts>,
     now: Timestamp,
 ) -> Result<MovePlan, Refusals> {
     let mut refusals = Vec::new();
     let mut remarks = source.remarks.clone();
     refuse_server(source.version, target, &mut refusals);
-    refuse_programs(
-        &request.binaries,
-        source.version,
-        target.version,
-        &mut refusals,
-    );
+    if request.method == Method::Copy {
+        remarks.extend(source.remarks_of_copies.iter().cloned());
+        refuse_programs(
+            &request.binaries,
+            source.version,
+            target.version,
+            &mut refusals,
+        );
+    }
     let wanted = (&request.new_name, request.existing, request.sessions);
     let kept = refuse_name(wanted, target, now, &mut refusals, &mut remarks);
     let missing = |name: &&String| !target.roles.contains(name);
     let new_roles: Vec<String> = source.roles.iter().filter(missing).cloned().collect();
-    if !new_roles.is_empty() && request.missing_roles == MissingRoles::Refuse {
+    // To files, a role of the same name is not the same role.
+    let creatable = request.method == Method::Copy;
+    if creatable && !new_roles.is_empty() && request.missing_roles == MissingRoles::Refuse {
         refusals.push(Refusal::MissingRoles {
             roles: new_roles.clone(),
         });
     }
-    judge_extensions(&source, target, &mut refusals, &mut remarks);
+    judge_extensions(&request, &source, target, &mut refusals, &mut remarks);
     let locale = place(&request, &source, target, &mut refusals, &mut remarks);
+    let files = match facts.map(|facts| files::conditions::judge(facts, &request, &source)) {
+        None => None,
+        Some(Ok((files, more))) => {
+            remarks.extend(more);
+            let needed = files.room(source.size);
+            if let Some(available) = target.room.get(&locale.tablespace)
+                && (source.size.get()..needed.get()).contains(&available.get())
+            {
+                refusals.push(Refusal::NoRoom {
+                    tablespace: locale.tablespace.clone(),
+                    available: *available,
+                    needed,
+                });
+            }
+            Some(files)
+        }
+        Some(Err(more)) => {
+            refusals.extend(more);
+            None
+        }
+    };
     let mut properties = source.properties;
     properties.settings.retain(|setting| {
         let known = setting.name.contains('.')
@@ -112,6 +142,7 @@ pub(super) fn make(
         target_version: target.version,
         size: source.size,
         remarks,
+        files,
         request,
     })
 }
@@ -238,6 +269,7 @@ fn refuse_name(
 }
 
 fn judge_extensions(
+    request: &MoveRequest,
     source: &SourceDatabase,
     target: &TargetServer,
     refusals: &mut Vec<Refusal>,
@@ -245,12 +277,14 @@ fn judge_extensions(
 ) {
     let mut missing = Vec::new();
     for (name, version) in &source.extensions {
-        match target
-            .extensions
-            .get(name)
-            .and_then(|versions| versions.first())
-        {
+        let versions = target.extensions.get(name);
+        match versions.and_then(|versions| versions.first()) {
             None => missing.push(format!("{name} {version}")),
+            Some(made) if made != version && request.method == Method::Files => {
+                remarks.push(format!(
+                    "extension `{name}` stays at version {version}, and the target makes {made}: ALTER EXTENSION … UPDATE"
+                ));
+            }
             Some(made) if made != version => remarks.push(format!(
                 "extension `{name}` is of version {version} and will be of the target's, {made}"
             )),
@@ -299,6 +333,13 @@ fn place(
     if let (Some(had), Some(has)) = (&source.locale.version, &target.locale_version)
         && had != has
     {
+        if request.method == Method::Files {
+            refusals.push(Refusal::NotByFiles {
+                reason: format!(
+                    "indexes were built by version {had} of the locale's data, and the target has {has}"
+                ),
+            });
+        }
         remarks.push(format!(
             "text was sorted by version {had} of the locale's data, and will be by version {has}: indexes are built \
              anew, and partitions by ranges of text may refuse rows"
@@ -346,6 +387,7 @@ impl fmt::Display for MovePlan {
             "  method      {}, {} at a time",
             match request.method {
                 Method::Copy => "copy",
+                Method::Files => "files",
             },
             request.jobs
         )?;

@@ -10,7 +10,7 @@ use futures_util::future::try_join_all;
 
 use super::{
     Control, Event, Existing, MoveError, MovePlan, MoveState, Moved, Side, Step, check, create,
-    journal,
+    files, journal,
     name::OperationId,
     objects,
     register::{self, Registration},
@@ -50,9 +50,12 @@ pub async fn execute(plan: &MovePlan, control: &Control) -> Result<Moved, MoveEr
         },
     )?;
     control.say(Event::Step(Step::Journalled));
-    let built = tokio::select! {
-        built = build(plan, &target, control) => built,
-        () = control.progress.cancelled() => Err(MoveError::Cancelled),
+    let built = match &plan.files {
+        Some(files) => files::build(plan, files, &target, control).await,
+        None => tokio::select! {
+            built = build(plan, &target, control) => built,
+            () = control.progress.cancelled() => Err(MoveError::Cancelled),
+        },
     };
     let result = match built {
         Ok((rows, seeded)) => finish(plan, &target, control, rows, seeded).await,
@@ -121,7 +124,8 @@ async fn build(
     Ok((rows, seeded))
 }
 
-async fn seed(
+/// Waits until replicas have all there is.
+pub(super) async fn seed(
     plan: &MovePlan,
     target: &Server,
     control: &Control,

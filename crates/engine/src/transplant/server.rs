@@ -19,6 +19,10 @@ const FILLING: &str = "-c synchronous_commit=off";
 const UNDISTURBED: &str = "-c default_transaction_read_only=off \
     -c session_replication_role=origin -c row_security=off -c lock_timeout=0 -c statement_timeout=0 \
     -c idle_in_transaction_session_timeout=0 -c idle_session_timeout=0";
+/// Options of sessions whose work lasts, and that files of the server depend on: what they have committed is on
+/// this server's disk.
+const LASTING: &str = "-c synchronous_commit=local -c default_transaction_read_only=off \
+    -c lock_timeout=0 -c statement_timeout=0 -c idle_in_transaction_session_timeout=0 -c idle_session_timeout=0";
 /// Event triggers of the database, those on login among them, are not ours to fire (17 and later).
 const WITHOUT_EVENT_TRIGGERS: &str = "-c event_triggers=off";
 /// The version from which on there is `event_triggers`.
@@ -74,6 +78,14 @@ impl Server {
             .spec
             .with_options("-c session_replication_role=replica");
         self
+    }
+
+    /// The same for sessions whose work lasts. By the name they are found and ended, should the move be cancelled.
+    pub(super) fn lasting(&self, name: &str) -> Self {
+        Self {
+            side: self.side,
+            spec: self.spec.with_options(LASTING).with_application_name(name),
+        }
     }
 
     pub(super) async fn connect(&self, database: &str) -> Result<Session, MoveError> {

@@ -35,6 +35,8 @@ pub struct SourceDatabase {
     pub size: ByteCount,
     /// What does not come along, or not as it was.
     pub remarks: Vec<String>,
+    /// And what does not when it is copied.
+    pub remarks_of_copies: Vec<String>,
 }
 
 /// How a database's text is encoded, sorted and classified.
@@ -146,12 +148,15 @@ const TABLESPACES: &str = "SELECT DISTINCT t.spcname::text \
 const REMARKS: &str = "SELECT * FROM ( \
     SELECT 'unlogged tables come empty, as recovery leaves them: ' || string_agg(oid::regclass::text, ', ' ORDER BY oid) \
         FROM pg_class WHERE relpersistence = 'u' AND relkind = 'r' \
-    UNION ALL SELECT 'subscriptions come disabled, and without a connection: ' || string_agg(subname, ', ' ORDER BY subname) \
+    UNION ALL SELECT 'foreign tables come without data, which lies elsewhere: ' || string_agg(oid::regclass::text, ', ' ORDER BY oid) \
+        FROM pg_class WHERE relkind = 'f' \
+    ) remark (text) WHERE text IS NOT NULL";
+/// And of a copy, which makes definitions anew.
+const REMARKS_OF_COPIES: &str = "SELECT * FROM ( \
+    SELECT 'subscriptions come disabled, and without a connection: ' || string_agg(subname, ', ' ORDER BY subname) \
         FROM pg_subscription WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database()) \
     UNION ALL SELECT 'materialized views are refreshed: ' || string_agg(oid::regclass::text, ', ' ORDER BY oid) \
         FROM pg_class WHERE relkind = 'm' AND relispopulated \
-    UNION ALL SELECT 'foreign tables come without data, which lies elsewhere: ' || string_agg(oid::regclass::text, ', ' ORDER BY oid) \
-        FROM pg_class WHERE relkind = 'f' \
     UNION ALL SELECT 'indexes that are not valid are left out: ' || string_agg(indexrelid::regclass::text, ', ' ORDER BY indexrelid) \
         FROM pg_index WHERE NOT indisvalid AND indrelid NOT IN (SELECT partrelid FROM pg_partitioned_table) \
     UNION ALL SELECT 'prepared transactions are not part of what is restored: ' || string_agg(gid, ', ' ORDER BY gid) \
@@ -188,6 +193,7 @@ impl SourceDatabase {
             collations: collations(session, version).await?,
             size: size(session).await?,
             remarks: session.column(WHAT, REMARKS, &[]).await?,
+            remarks_of_copies: session.column(WHAT, REMARKS_OF_COPIES, &[]).await?,
         })
     }
 }

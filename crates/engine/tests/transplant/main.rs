@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod copy;
+mod files;
 mod interrupted;
 mod refused;
 mod replace;
