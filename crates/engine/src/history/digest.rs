@@ -197,6 +197,7 @@ impl Digest {
             | DatabaseChange::CreatedByLog { .. }
             | DatabaseChange::Invalidated { .. }
             | DatabaseChange::Revalidated
+            | DatabaseChange::Assigned { .. }
             | DatabaseChange::RowDeleted { .. }
             | DatabaseChange::FilesRemoved { .. } => return,
         };

@@ -18,7 +18,7 @@ pub(crate) use follow::store;
 pub use follow::{FollowError, Follower, MAX_CATCH_UP_BYTES};
 pub use reader::{Doubt, Origin, SummaryEvent, SummaryPiece, SummaryReadError, SummaryReader};
 pub use rebuild::{Extent, RebuildEvent, Rebuilt, rebuild};
-pub use summarise::{LogSummariser, SummariseError};
+pub use summarise::{Knowledge, LogSummariser, SummariseError};
 
 /// Log that one summary made from stored log covers at the most.
 pub const DERIVED_SUMMARY_BYTES: u64 = 64 << 20;

@@ -7,7 +7,7 @@ use everpoint_pgformat::{
     Lsn, Oid, TimelineId,
     timeline::HistoryPart,
     wal::page::{LONG_HEADER_SIZE, WAL_PAGE_SIZE},
-    wal_summary::{DATABASE_CATALOG, WalSummary},
+    wal_summary::WalSummary,
 };
 use everpoint_repository::{
     RepositoryError,
@@ -15,7 +15,7 @@ use everpoint_repository::{
     summary::{StoredSummary, StoredSummaryError},
 };
 
-use super::{DERIVED_SUMMARY_BYTES, LogSummariser, SummariseError, SummaryContext};
+use super::{DERIVED_SUMMARY_BYTES, Knowledge, LogSummariser, SummariseError, SummaryContext};
 use crate::log::reader::{LogPlanError, LogReader};
 
 /// A part of the stretch asked for, and its summary.
@@ -104,7 +104,7 @@ pub struct SummaryReader<'a> {
     at: Lsn,
     to: Lsn,
     boundary: Lsn,
-    catalog: Oid,
+    known: Knowledge,
     deriving: Option<Deriving>,
     listener: &'a (dyn Fn(SummaryEvent) + Sync),
 }
@@ -171,7 +171,7 @@ impl<'a> SummaryReader<'a> {
             at: from,
             to,
             boundary: from,
-            catalog: DATABASE_CATALOG,
+            known: Knowledge::default(),
             deriving: None,
             listener,
         }
@@ -191,7 +191,7 @@ impl<'a> SummaryReader<'a> {
 
     /// The file of `pg_database` there.
     pub fn database_catalog(&self) -> Oid {
-        self.catalog
+        self.known.database_catalog()
     }
 
     /// The next piece; `None` behind the last.
@@ -265,7 +265,7 @@ impl<'a> SummaryReader<'a> {
                 let (from, to) = (self.at, stored.end.min(self.to));
                 self.at = stored.end;
                 self.boundary = stored.end;
-                self.catalog = summary.database_catalog;
+                self.known = Knowledge::behind(&summary);
                 Some(SummaryPiece {
                     from,
                     to,
@@ -309,7 +309,8 @@ impl<'a> SummaryReader<'a> {
         // From its page's header on, where that is stored, the log tells more surely where records begin.
         let (pieces, summariser) = match self.index.pieces(timeline, page, to) {
             Ok(pieces) => {
-                let checked = LogSummariser::at_checked(context, part.timeline, at, self.catalog);
+                let known = self.known.clone();
+                let checked = LogSummariser::following_checked(context, part.timeline, at, known);
                 (pieces, checked)
             }
             Err(_) => {
@@ -317,7 +318,8 @@ impl<'a> SummaryReader<'a> {
                     .index
                     .pieces(timeline, at, to)
                     .map_err(|from| LogPlanError::NotStored { from, to, timeline })?;
-                let plain = LogSummariser::at(context, part.timeline, at, self.catalog);
+                let known = self.known.clone();
+                let plain = LogSummariser::following(context, part.timeline, at, known);
                 (pieces, plain)
             }
         };
@@ -379,7 +381,7 @@ impl<'a> SummaryReader<'a> {
     fn derived(&mut self, summary: WalSummary, to: Lsn) -> SummaryPiece {
         let from = std::mem::replace(&mut self.at, to);
         self.boundary = summary.end;
-        self.catalog = summary.database_catalog;
+        self.known = Knowledge::behind(&summary);
         SummaryPiece {
             from,
             to,

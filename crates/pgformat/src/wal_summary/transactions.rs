@@ -165,9 +165,8 @@ impl OpenTransactions {
 
     /// Forgets those that began before a transaction, which is the oldest one running.
     pub(super) fn forget_before(&mut self, oldest: TransactionId) {
-        // Numbers come round: earlier is what lies at most half of them behind.
         self.open
-            .retain(|transaction, _| transaction.get().wrapping_sub(oldest.get()) < 1 << 31);
+            .retain(|transaction, _| !transaction.is_before(oldest));
     }
 
     /// Keeps the half with the most blocks, and those that changed schemas. What is lost is small, or ended
