@@ -16,9 +16,11 @@ mod tests {
         },
         wal_summary::{
             Coverage, SummaryBuilder, SummaryError, WalSummary,
-            change_map::{EverythingChanged, ForkVerdict},
+            activity::MAX_TOUCHED_RELATIONS,
+            change_map::{EverythingChanged, ForkVerdict, MAX_CHANGE_MAP_MEMORY},
             format::SummaryFormatError,
-            relation_events::RelationChange,
+            relation_events::{MAX_RELATION_EVENTS, RelationChange},
+            transactions::MAX_OPEN_TRANSACTIONS,
         },
     };
     use proptest::prelude::*;
@@ -402,6 +404,45 @@ mod tests {
         let first = WalSummary::decode(&first.encode()).expect("a summary");
         let second = following(&log, &first, log.position());
         assert_eq!(second.transactions, summary.transactions);
+    }
+
+    #[test]
+    fn memory_is_bounded_whatever_transactions_do() {
+        let mut log = log(15);
+        let insert = |log: &mut LogWriter, transaction: u32, relation: u32| {
+            let block = Block::new([1663, 5, relation], 0);
+            log.raw_record(10, 0, transaction, &body(&[block], &[1, 0, 0]));
+        };
+        // A hundred thousand transactions under way, and one that touches as many relations.
+        for number in 0..100_000 {
+            insert(&mut log, 1_000 + number, 20_000);
+        }
+        for number in 0..100_000 {
+            insert(&mut log, 700, 30_000 + number);
+        }
+        commit(&mut log, 700, 1);
+        // One that drops more than a million.
+        let dropped: Vec<[u32; 3]> = (0..MAX_RELATION_EVENTS as u32 + 10)
+            .map(|number| [1663, 6, 20_000 + number])
+            .collect();
+        end(&mut log, 0, 701, &[], &dropped);
+        let summary = summary(&log);
+        assert!(summary.transactions.unfinished().len() <= MAX_OPEN_TRANSACTIONS);
+        let [large, _] = summary.transactions.ended() else {
+            panic!()
+        };
+        assert!(large.is_large());
+        assert_eq!(large.activity.touched.len(), MAX_TOUCHED_RELATIONS);
+        let listed: u64 = large
+            .activity
+            .touched
+            .iter()
+            .map(|touched| touched.blocks)
+            .sum();
+        assert_eq!(listed + large.activity.other_blocks, 100_000);
+        assert_eq!(summary.relations.events().len(), MAX_RELATION_EVENTS);
+        assert_eq!(summary.relations.coverage(), Coverage::Partial);
+        assert!(summary.changes.memory() <= MAX_CHANGE_MAP_MEMORY);
     }
 
     #[test]

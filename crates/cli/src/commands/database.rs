@@ -10,7 +10,7 @@ use everpoint_engine::{
     database::{
         self, DatabasePlan, DatabaseRequest,
         choose::Wanted,
-        deleted::{DeletedDatabase, deleted},
+        deleted::{DeletedDatabase, deleted_of},
         journal::Journal,
         scratch::Scratch,
         server::{ScratchServer, ScratchServerError},
@@ -21,6 +21,7 @@ use everpoint_engine::{
     instance_record::InstanceRecord,
     progress::Progress,
     restore::{
+        Stored,
         target::{Stop, Target, to_timestamp},
         writer::Owner,
     },
@@ -59,7 +60,11 @@ pub async fn list_deleted(
     args: &OneInstance,
 ) -> anyhow::Result<Exit> {
     repository.description::<InstanceRecord>(&args.name).await?;
-    let rows = deleted(repository, &args.name).await?;
+    let stored = Stored::read(repository, &args.name, None).await?;
+    let rows = deleted_of(repository, &args.name, &stored).await?;
+    for note in stored.sources.notes() {
+        eprintln!("warning: {note}");
+    }
     let time = |time: Option<jiff::Timestamp>| {
         time.map_or_else(
             || "-".to_owned(),
@@ -306,9 +311,18 @@ async fn recover(
     let server = recovered?;
     let filter = server.filter_counts();
     let (records, others) = (filter.records, filter.neutralised);
-    let fetched = output::bytes(repository.store().fetched().get());
+    let fetched = repository.store().fetched();
+    let [all, files, log, summaries, rest] = [
+        fetched.total(),
+        fetched.packs,
+        fetched.log,
+        fetched.summaries,
+        fetched.others,
+    ]
+    .map(|bytes| output::bytes(bytes.get()));
     eprintln!(
-        "{:7.2} s  Recovered; {fetched} fetched, {others} of {records} log records were other databases'",
+        "{:7.2} s  Recovered; {all} fetched (files {files}, log {log}, summaries {summaries}, manifests and \
+         else {rest}), {others} of {records} log records were other databases'",
         begun.elapsed().as_secs_f64(),
     );
     for gid in server.rolled_back() {
@@ -422,6 +436,9 @@ fn print_plan(format: OutputFormat, plan: &DatabasePlan) -> anyhow::Result<()> {
             "database `{}` was dropped{time}: it is restored as of just before",
             chosen.name
         );
+    }
+    for note in plan.notes() {
+        eprintln!("warning: {note}");
     }
     output::one(format, &shown, || text(&shown))
 }

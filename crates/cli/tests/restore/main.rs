@@ -19,4 +19,5 @@ mod point_in_time;
 mod settings;
 mod tablespaces;
 mod timelines;
+mod told_both_ways;
 mod whole;

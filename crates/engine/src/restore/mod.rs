@@ -31,7 +31,7 @@ use self::{
     target::{Resolved, Resolver, Target, TargetError},
     writer::{Owner, WriteError},
 };
-use crate::{log::reader::LogPlanError, progress::Progress};
+use crate::{log::reader::LogPlanError, progress::Progress, summary::Sources};
 
 /// The file that marks a directory whose restore is under way.
 pub const MARKER: &str = "everpoint.restore.json";
@@ -83,6 +83,8 @@ pub struct Stored {
     pub index: LogIndex,
     /// The timeline in whose history targets lie.
     pub timeline: TimelineId,
+    /// From what it is told what happened.
+    pub sources: Sources,
 }
 
 impl Stored {
@@ -114,6 +116,7 @@ impl Stored {
             backups,
             index,
             timeline,
+            sources: Sources::default(),
         })
     }
 
@@ -129,6 +132,7 @@ impl Stored {
             backups: &self.backups,
             index: &self.index,
             timeline: self.timeline,
+            sources: &self.sources,
         }
     }
 }
@@ -161,6 +165,8 @@ pub struct RestorePlan {
     pub log_bytes: ByteCount,
     /// Whether an interrupted restore is gone on with.
     pub resumed: bool,
+    /// What was amiss with stored summaries when the target was looked for, for a person.
+    pub notes: Vec<String>,
 }
 
 /// A restore failed.
@@ -311,6 +317,7 @@ pub async fn plan_resolved(
         index: stored.index.clone(),
         tablespaces,
         resumed,
+        notes: stored.sources.notes(),
     })
 }
 

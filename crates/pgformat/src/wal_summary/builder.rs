@@ -31,7 +31,7 @@ use super::{
         MAX_PREPARED_MARKS, MAX_RESTORE_POINTS, MAX_TRANSACTION_MARKS, PreparedMark,
         RestorePointMark, TransactionMark,
     },
-    transactions::{MAX_NOTABLE_TRANSACTIONS, OpenTransactions},
+    transactions::{MAX_KEPT_CHANGES, MAX_NOTABLE_TRANSACTIONS, OpenTransactions},
 };
 
 /// A record cannot be summarised.
@@ -148,6 +148,7 @@ impl SummaryBuilder {
             || summary.databases.events().len() > MAX_DATABASE_EVENTS / 2
             || summary.relations.events().len() > MAX_RELATION_EVENTS / 2
             || summary.transactions.ended().len() > MAX_NOTABLE_TRANSACTIONS / 2
+            || summary.transactions.listed_changes() > MAX_KEPT_CHANGES / 2
     }
 
     /// Gives the summary away. The next one begins where it ends.
@@ -451,10 +452,12 @@ impl SummaryBuilder {
                 unread.get_or_insert(record.start());
             }
             if let Some(news) = news.filter(|_| counts) {
-                let activity = self.open.of(record.transaction(), record.start());
+                let transaction = record.transaction();
                 match news {
-                    RelationNews::Change(change) => activity.add_change(change),
-                    RelationNews::Temporary => activity.temporary = true,
+                    RelationNews::Change(change) => self.open.add_change(transaction, change),
+                    RelationNews::Temporary => {
+                        self.open.of(transaction, record.start()).temporary = true;
+                    }
                 }
             }
         }

@@ -268,6 +268,12 @@ impl DatabaseEvents {
         }
     }
 
+    /// Leaves out what is not told by records in a stretch.
+    pub(super) fn keep_between(&mut self, from: Lsn, to: Lsn) {
+        self.events
+            .retain(|event| event.start >= from && event.end <= to);
+    }
+
     pub(super) fn set_coverage(&mut self, coverage: Coverage) {
         self.coverage = coverage;
     }

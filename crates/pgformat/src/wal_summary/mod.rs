@@ -145,6 +145,18 @@ impl WalSummary {
         }
     }
 
+    /// Leaves out of the lists what is not told of records that begin at or behind `from` and end at or before
+    /// `to`. What transactions did is told in full if they ended there.
+    pub fn keep_lists_between(&mut self, from: Lsn, to: Lsn) {
+        if from <= self.start && self.end <= to {
+            return;
+        }
+        self.times.keep_between(from, to);
+        self.databases.keep_between(from, to);
+        self.relations.keep_between(from, to);
+        self.transactions.keep_between(from, to);
+    }
+
     /// Adds the summary of the log that follows, on the same timeline or one that branches off here.
     ///
     /// # Errors

@@ -191,6 +191,23 @@ impl TimeIndex {
         }
     }
 
+    /// Leaves out what is not told by records in a stretch.
+    pub(super) fn keep_between(&mut self, from: Lsn, to: Lsn) {
+        let whole = std::mem::take(self);
+        self.coverage = whole.coverage;
+        let inside = |start: Lsn, end: Lsn| start >= from && end <= to;
+        for mark in whole.transactions {
+            if inside(mark.start, mark.end) {
+                self.add_transaction(mark);
+            }
+        }
+        self.prepared = whole.prepared;
+        self.prepared.retain(|mark| inside(mark.start, mark.end));
+        self.restore_points = whole.restore_points;
+        self.restore_points
+            .retain(|mark| inside(mark.start, mark.end));
+    }
+
     pub(super) fn set_coverage(&mut self, coverage: Coverage) {
         self.coverage = coverage;
     }
