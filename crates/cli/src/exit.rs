@@ -4,7 +4,7 @@ use std::{error::Error, process::ExitCode};
 
 use everpoint_engine::{
     backup::BackupError,
-    database::{DatabasePlanError, choose::ChooseError},
+    database::{DatabasePlanError, choose::ChooseError, into_server::IntoServerError},
     history::HistoryError,
     restore::{RestoreError, target::TargetError},
     transplant::MoveError,
@@ -103,6 +103,13 @@ fn is_refusal(cause: &(dyn Error + 'static)) -> bool {
     }
     if let Some(error) = cause.downcast_ref::<MoveError>() {
         return matches!(error, MoveError::Refused(_));
+    }
+    if let Some(error) = cause.downcast_ref::<IntoServerError>() {
+        return match error {
+            IntoServerError::Binaries(_) => true,
+            IntoServerError::Move(error) => is_refusal(error),
+            _ => false,
+        };
     }
     if let Some(error) = cause.downcast_ref::<DatabasePlanError>() {
         return match error {

@@ -12,10 +12,10 @@ use everpoint_engine::{
         choose::Wanted,
         deleted::{DeletedDatabase, deleted_of},
         journal::Journal,
-        scratch::Scratch,
-        server::{ScratchServer, ScratchServerError},
-        state::State,
-        sweep::{End, put_away},
+        recovered::Recovered,
+        server::ScratchServer,
+        sweep::End,
+        watch::{Event, Watch},
     },
     history,
     instance_record::InstanceRecord,
@@ -27,8 +27,8 @@ use everpoint_engine::{
     },
 };
 use everpoint_instance::process::PgBinaries;
-use everpoint_pgformat::TimelineId;
-use everpoint_repository::{InstanceName, Repository};
+use everpoint_pgformat::{ByteCount, TimelineId, wal::filter::FilterCounts};
+use everpoint_repository::{InstanceName, Repository, store::Fetched};
 use serde::Serialize;
 use tokio::{
     process::Command,
@@ -36,10 +36,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{
-    into::{self, Destination},
-    processors, restore,
-};
+use super::{into, processors, restore};
 use crate::{
     args::{
         Global, OneInstance, OutputFormat,
@@ -133,25 +130,23 @@ pub async fn restore(
         return Ok(Exit::Success);
     }
     if let Some(destination) = &destination {
-        destination.clear().await?;
+        return into::restore(repository, &plan, destination, begun).await;
     }
     let version = plan.chosen.resolved.backup.version;
     let binaries = PgBinaries::find(args.bin_directory.as_deref(), version)
         .await
         .map_err(|error| Refusal(format!("{error}. Nothing was restored")))?;
-    let purpose = match (&destination, &args.purpose.exec) {
-        (Some(destination), _) => Use::Move(destination),
-        (None, Some(command)) => Use::Exec(command),
-        (None, None) => Use::Inspect,
+    let purpose = match &args.purpose.exec {
+        Some(command) => Use::Exec(command),
+        None => Use::Inspect,
     };
     in_scratch(repository, &plan, purpose, &binaries, begun).await
 }
 
-/// What a recovered database is for.
+/// What a recovered database is for that goes nowhere.
 enum Use<'a> {
     Inspect,
     Exec(&'a str),
-    Move(&'a Destination),
 }
 
 /// Recovers in a scratch server, which is gone in the end, whatever happens.
@@ -162,48 +157,26 @@ async fn in_scratch(
     binaries: &PgBinaries,
     begun: Instant,
 ) -> anyhow::Result<Exit> {
-    let request = &plan.request;
-    let progress = Progress::default();
-    let interrupt = listen(&progress)?;
-    let scratch = Scratch::make(&request.scratch, &request.instance, request.owner)?;
-    let destination = match purpose {
-        Use::Move(destination) => Some(destination.for_journal()),
-        _ => None,
-    };
-    let mut report = Report {
-        begun,
-        scratch: &scratch,
-        journal: Journal::new(plan, destination),
-    };
-    let server = match report.enter(State::Queued) {
-        Ok(()) => recover(repository, plan, binaries, &progress, &mut report).await,
-        Err(error) => Err(error.into()),
-    };
-    let used = match server {
-        Err(error) => Err(error),
-        Ok(server) => match purpose {
-            Use::Move(destination) => {
-                let jobs = request.jobs;
-                destination
-                    .fill(&server, &scratch, jobs, &progress, begun)
-                    .await
-            }
-            Use::Inspect => {
-                eprintln!("look at it with the line below; interrupt this command to remove it");
-                println!("{}", server.connection().to_text().as_str());
-                progress.cancelled().await;
-                Ok(Exit::Success)
-            }
-            Use::Exec(command) => exec(command, &server, &progress).await,
-        },
+    let watch = watch(repository, begun);
+    let interrupt = listen(watch.progress())?;
+    let journal = Journal::new(plan, None);
+    let display = Display::new(watch.progress());
+    let recovered = Recovered::bring(repository, plan, journal, binaries, &watch).await;
+    drop(display);
+    let recovered = recovered?;
+    let used = match purpose {
+        Use::Inspect => {
+            eprintln!("look at it with the line below; interrupt this command to remove it");
+            println!("{}", recovered.server.connection().to_text().as_str());
+            watch.progress().cancelled().await;
+            Ok(Exit::Success)
+        }
+        Use::Exec(command) => exec(command, &recovered.server, watch.progress()).await,
     };
     interrupt.abort();
-    let kept = put_away(scratch).await;
-    if let Ok(Some(path)) = &kept {
-        eprintln!("{LATER}; its journal is in {}", path.display());
-    }
+    let put_away = recovered.put_away(&watch).await;
     let exit = used?;
-    kept?;
+    put_away?;
     Ok(exit)
 }
 
@@ -246,19 +219,56 @@ async fn sweep(repository: &Repository, base: &Path) -> anyhow::Result<usize> {
 /// What is said when something is left.
 const LATER: &str = "`everpoint restore repair`, or the next restore of a database, tries again";
 
-/// What tells of the states, to a person and to a later start.
-struct Report<'a> {
-    begun: Instant,
-    scratch: &'a Scratch,
-    journal: Journal,
+/// What was fetched, by kind.
+fn fetched_text(fetched: Fetched) -> String {
+    let bytes = |bytes: ByteCount| output::bytes(bytes.get());
+    format!(
+        "{} fetched (files {}, log {}, summaries {}, manifests and else {})",
+        bytes(fetched.total()),
+        bytes(fetched.packs),
+        bytes(fetched.log),
+        bytes(fetched.summaries),
+        bytes(fetched.others)
+    )
 }
 
-impl Report<'_> {
-    fn enter(&mut self, state: State) -> Result<(), ScratchServerError> {
-        eprintln!("{:7.2} s  {state}", self.begun.elapsed().as_secs_f64());
-        self.journal.state = state;
-        Ok(self.scratch.write_journal(&self.journal)?)
-    }
+/// Tells a person what happens.
+pub(super) fn watch(repository: &Repository, begun: Instant) -> Watch {
+    let store = repository.store().clone();
+    Watch::new(Progress::default(), move |event| {
+        let seconds = begun.elapsed().as_secs_f64();
+        match event {
+            Event::State(state) => eprintln!("{seconds:7.2} s  {state}"),
+            Event::LeftoverRemoved(database) => {
+                eprintln!("removed `{database}`, which an interrupted restore left on the server");
+            }
+            Event::Recovered {
+                filter,
+                rolled_back,
+            } => {
+                let (fetched, others) = (fetched_text(store.fetched()), others(filter));
+                eprintln!("{seconds:7.2} s  Recovered; {fetched}, {others}");
+                for gid in rolled_back {
+                    eprintln!(
+                        "rolled back transaction `{gid}`, which was prepared and not committed"
+                    );
+                }
+                if filter.unsure > 0 {
+                    let unsure = filter.unsure;
+                    eprintln!("{unsure} records were replayed without knowing whose they are");
+                }
+            }
+            Event::Remark(remark) => eprintln!("note: {remark}"),
+            Event::Move(event) => into::say(&event),
+            Event::Kept(path) => eprintln!("{LATER}; its journal is in {}", path.display()),
+            _ => {}
+        }
+    })
+}
+
+fn others(filter: FilterCounts) -> String {
+    let (records, others) = (filter.records, filter.neutralised);
+    format!("{others} of {records} log records were other databases'")
 }
 
 /// Runs a command of the shell against the scratch server.
@@ -282,7 +292,7 @@ async fn exec(command: &str, server: &ScratchServer, progress: &Progress) -> any
 }
 
 /// Listens for an interrupt from now on: one that nobody listens for would leave the scratch server behind.
-fn listen(progress: &Progress) -> anyhow::Result<JoinHandle<()>> {
+pub(super) fn listen(progress: &Progress) -> anyhow::Result<JoinHandle<()>> {
     let mut interrupted = signal(SignalKind::interrupt())?;
     let mut terminated = signal(SignalKind::terminate())?;
     let progress = progress.clone();
@@ -294,45 +304,6 @@ fn listen(progress: &Progress) -> anyhow::Result<JoinHandle<()>> {
         eprintln!("interrupted; ending");
         progress.cancel();
     }))
-}
-
-async fn recover(
-    repository: &Repository,
-    plan: &DatabasePlan,
-    binaries: &PgBinaries,
-    progress: &Progress,
-    report: &mut Report<'_>,
-) -> anyhow::Result<ScratchServer> {
-    let (begun, scratch) = (report.begun, report.scratch);
-    let display = Display::new(progress);
-    let enter = |state: State| report.enter(state);
-    let recovered = database::recover(repository, plan, scratch, binaries, progress, enter).await;
-    drop(display);
-    let server = recovered?;
-    let filter = server.filter_counts();
-    let (records, others) = (filter.records, filter.neutralised);
-    let fetched = repository.store().fetched();
-    let [all, files, log, summaries, rest] = [
-        fetched.total(),
-        fetched.packs,
-        fetched.log,
-        fetched.summaries,
-        fetched.others,
-    ]
-    .map(|bytes| output::bytes(bytes.get()));
-    eprintln!(
-        "{:7.2} s  Recovered; {all} fetched (files {files}, log {log}, summaries {summaries}, manifests and \
-         else {rest}), {others} of {records} log records were other databases'",
-        begun.elapsed().as_secs_f64(),
-    );
-    for gid in server.rolled_back() {
-        eprintln!("rolled back transaction `{gid}`, which was prepared and not committed");
-    }
-    if filter.unsure > 0 {
-        let unsure = filter.unsure;
-        eprintln!("{unsure} records were replayed without knowing whose they are");
-    }
-    Ok(server)
 }
 
 fn wanted(args: &RestoreDatabase) -> anyhow::Result<(InstanceName, Wanted)> {

@@ -25,6 +25,9 @@ pub struct Journal {
     pub process: u32,
     /// How far it is. From moving on the move's own journal tells more.
     pub state: State,
+    /// What whoever asked for it calls it.
+    #[serde(default)]
+    pub operation: Option<String>,
     /// Where it is moved to, if it is.
     #[serde(default)]
     pub destination: Option<Destination>,
@@ -61,7 +64,14 @@ impl Journal {
             started_at: Timestamp::now(),
             process: std::process::id(),
             state: State::Queued,
+            operation: None,
             destination,
         }
+    }
+
+    /// The name under which the database is online in the server that it went into, if it came so far.
+    pub fn online_as(&self) -> Option<&DatabaseName> {
+        let destination = self.destination.as_ref()?;
+        (self.state == State::Online).then_some(&destination.name)
     }
 }

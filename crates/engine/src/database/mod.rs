@@ -7,13 +7,16 @@
 pub mod choose;
 pub mod deleted;
 pub mod events;
+pub mod into_server;
 pub mod journal;
 pub mod life;
 pub mod on_disk;
+pub mod recovered;
 pub mod scratch;
 pub mod server;
 pub mod state;
 pub mod sweep;
+pub mod watch;
 
 use std::path::PathBuf;
 

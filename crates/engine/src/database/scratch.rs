@@ -147,29 +147,7 @@ impl Scratch {
     /// # Errors
     /// When it cannot be written.
     pub fn write_journal<T: Serialize>(&self, journal: &T) -> Result<(), ScratchError> {
-        let path = self.path.join(JOURNAL);
-        let part = self.path.join("journal.part");
-        let text = serde_json::to_vec_pretty(journal)
-            .map_err(|error| failed("write", &part)(error.into()))?;
-        match fs::remove_file(&part) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(failed("remove", &part)(error));
-            }
-            _ => {}
-        }
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&part)
-            .map_err(failed("create", &part))?;
-        io::Write::write_all(&mut file, &text)
-            .and_then(|()| file.sync_all())
-            .map_err(failed("write", &part))?;
-        fs::rename(&part, &path).map_err(failed("rename", &part))?;
-        File::open(&self.path)
-            .and_then(|directory| directory.sync_all())
-            .map_err(failed("sync", &self.path))
+        write_journal(&self.path, journal)
     }
 
     /// Reads the journal; `None` when there is none, or no readable one.
@@ -198,6 +176,32 @@ impl Scratch {
         remove_all(&self.data())?;
         remove_all(&self.cage())
     }
+}
+
+/// [`Scratch::write_journal`] of the directory at `path`, for those who only know where it is.
+pub(super) fn write_journal<T: Serialize>(path: &Path, journal: &T) -> Result<(), ScratchError> {
+    let part = path.join("journal.part");
+    let text =
+        serde_json::to_vec_pretty(journal).map_err(|error| failed("write", &part)(error.into()))?;
+    match fs::remove_file(&part) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(failed("remove", &part)(error));
+        }
+        _ => {}
+    }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&part)
+        .map_err(failed("create", &part))?;
+    io::Write::write_all(&mut file, &text)
+        .and_then(|()| file.sync_all())
+        .map_err(failed("write", &part))?;
+    fs::rename(&part, path.join(JOURNAL)).map_err(failed("rename", &part))?;
+    File::open(path)
+        .and_then(|directory| directory.sync_all())
+        .map_err(failed("sync", path))
 }
 
 fn remove_all(path: &Path) -> Result<(), ScratchError> {

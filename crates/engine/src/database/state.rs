@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::transplant::MoveState;
+
 /// How far the restore of a database is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -24,6 +26,18 @@ pub enum State {
     Registering,
     /// It can be used.
     Online,
+}
+
+impl From<MoveState> for State {
+    fn from(state: MoveState) -> Self {
+        match state {
+            MoveState::Moving => Self::Moving,
+            MoveState::Checking => Self::Checking,
+            MoveState::SeedingReplicas => Self::SeedingReplicas,
+            MoveState::Registering => Self::Registering,
+            MoveState::Online => Self::Online,
+        }
+    }
 }
 
 impl fmt::Display for State {

@@ -40,7 +40,7 @@ pub struct Swept {
 /// How an operation that died was brought to an end.
 #[derive(Debug)]
 pub enum End {
-    /// Its files and server are gone. It had made nothing elsewhere, or had registered it.
+    /// Its files and server are gone. It had made nothing elsewhere.
     Removed,
     /// What it had made on the server it moved a database to is gone as well.
     Undone,
@@ -106,7 +106,10 @@ pub async fn sweep(repository: &Repository, base: &Path) -> Result<Vec<Swept>, S
         let path = dead.path().to_owned();
         let journal = dead.read_journal::<Journal>();
         let end = match mend(repository, &dead, journal.as_ref()).await {
-            Ok(Repaired::Nothing) => End::Removed,
+            Ok(Repaired::Nothing) => match journal.as_ref().and_then(Journal::online_as) {
+                Some(name) => End::Finished(name.to_string()),
+                None => End::Removed,
+            },
             Ok(Repaired::Undone) => End::Undone,
             Ok(Repaired::Finished(name)) => End::Finished(name),
             Err(error) => End::Kept(error),

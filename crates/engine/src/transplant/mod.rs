@@ -217,6 +217,15 @@ impl Control {
         }
     }
 
+    /// The same control with another listener, which must not block either.
+    pub fn with_listener(&self, listener: impl Fn(Event) + Send + Sync + 'static) -> Self {
+        Self {
+            progress: self.progress.clone(),
+            listener: Arc::new(listener),
+            without_replicas: self.without_replicas.clone(),
+        }
+    }
+
     /// The operator does not want to wait for replicas any longer.
     pub fn go_on_without_replicas(&self) {
         self.without_replicas.store(true, Ordering::Relaxed);
