@@ -83,7 +83,7 @@ fn is_refusal(cause: &(dyn Error + 'static)) -> bool {
     }
     if let Some(error) = cause.downcast_ref::<HistoryError>() {
         return match error {
-            HistoryError::Stream(_) => false,
+            HistoryError::Summaries(_) => false,
             HistoryError::Repository(error) => is_refusal(error),
             HistoryError::NoLog { .. }
             | HistoryError::UnknownTimeline { .. }
@@ -96,7 +96,7 @@ fn is_refusal(cause: &(dyn Error + 'static)) -> bool {
         return match error {
             RestoreError::Refused(_) => true,
             // A log or a repository that is damaged is no fault of the target.
-            RestoreError::Target(TargetError::Log(_)) => false,
+            RestoreError::Target(TargetError::Log(_) | TargetError::Summaries(_)) => false,
             RestoreError::Target(TargetError::Repository(error))
             | RestoreError::Repository(error) => is_refusal(error),
             RestoreError::Target(_) => true,

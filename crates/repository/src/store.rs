@@ -38,7 +38,36 @@ pub struct Store {
     inner: Arc<dyn ObjectStore>,
     url: Url,
     local_root: Option<PathBuf>,
-    fetched: Arc<AtomicU64>,
+    fetched: Arc<Counts>,
+}
+
+/// Bytes that were read, by the kind of object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fetched {
+    /// Contents of data files.
+    pub packs: ByteCount,
+    /// Log backups.
+    pub log: ByteCount,
+    /// Summaries of log.
+    pub summaries: ByteCount,
+    /// Manifests and all else.
+    pub others: ByteCount,
+}
+
+impl Fetched {
+    /// All of them.
+    pub fn total(&self) -> ByteCount {
+        let parts = [self.packs, self.log, self.summaries, self.others];
+        ByteCount::new(parts.iter().map(|part| part.get()).sum())
+    }
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    packs: AtomicU64,
+    log: AtomicU64,
+    summaries: AtomicU64,
+    others: AtomicU64,
 }
 
 /// What a listing says of an object.
@@ -171,13 +200,25 @@ impl Store {
     }
 
     /// Bytes of objects that were read so far, by this store and all its clones.
-    pub fn fetched(&self) -> ByteCount {
-        ByteCount::new(self.fetched.load(Ordering::Relaxed))
+    pub fn fetched(&self) -> Fetched {
+        let of = |count: &AtomicU64| ByteCount::new(count.load(Ordering::Relaxed));
+        Fetched {
+            packs: of(&self.fetched.packs),
+            log: of(&self.fetched.log),
+            summaries: of(&self.fetched.summaries),
+            others: of(&self.fetched.others),
+        }
     }
 
-    fn count(&self, bytes: Bytes) -> Bytes {
+    fn count(&self, path: &str, bytes: Bytes) -> Bytes {
+        let count = match path.split('/').nth(2) {
+            Some("packs") => &self.fetched.packs,
+            Some("log") => &self.fetched.log,
+            Some("summaries") => &self.fetched.summaries,
+            _ => &self.fetched.others,
+        };
         let len = u64::try_from(bytes.len()).unwrap_or_default();
-        self.fetched.fetch_add(len, Ordering::Relaxed);
+        count.fetch_add(len, Ordering::Relaxed);
         bytes
     }
 
@@ -228,7 +269,7 @@ impl Store {
         result
             .bytes()
             .await
-            .map(|bytes| self.count(bytes))
+            .map(|bytes| self.count(path, bytes))
             .map_err(|source| failed("read", path, source))
     }
 
@@ -240,7 +281,7 @@ impl Store {
         self.inner
             .get_range(&Path::from(path), range)
             .await
-            .map(|bytes| self.count(bytes))
+            .map(|bytes| self.count(path, bytes))
             .map_err(|source| failed("read", path, source))
     }
 

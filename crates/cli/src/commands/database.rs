@@ -10,7 +10,7 @@ use everpoint_engine::{
     database::{
         self, DatabasePlan, DatabaseRequest,
         choose::Wanted,
-        deleted::{DeletedDatabase, deleted},
+        deleted::{DeletedDatabase, deleted_of},
         journal::Journal,
         recovered::Recovered,
         server::ScratchServer,
@@ -22,13 +22,14 @@ use everpoint_engine::{
     long_term,
     progress::Progress,
     restore::{
+        Stored,
         target::{Stop, Target, to_timestamp},
         writer::Owner,
     },
 };
 use everpoint_instance::process::PgBinaries;
-use everpoint_pgformat::{TimelineId, wal::filter::FilterCounts};
-use everpoint_repository::{CopyId, InstanceName, Repository, RepositoryError};
+use everpoint_pgformat::{ByteCount, TimelineId, wal::filter::FilterCounts};
+use everpoint_repository::{CopyId, InstanceName, Repository, RepositoryError, store::Fetched};
 use serde::Serialize;
 use tokio::{
     process::Command,
@@ -57,7 +58,11 @@ pub async fn list_deleted(
     args: &OneInstance,
 ) -> anyhow::Result<Exit> {
     repository.description::<InstanceRecord>(&args.name).await?;
-    let rows = deleted(repository, &args.name).await?;
+    let stored = Stored::read(repository, &args.name, None).await?;
+    let rows = deleted_of(repository, &args.name, &stored).await?;
+    for note in stored.sources.notes() {
+        eprintln!("warning: {note}");
+    }
     let time = |time: Option<jiff::Timestamp>| {
         time.map_or_else(
             || "-".to_owned(),
@@ -224,6 +229,19 @@ pub(super) async fn sweep(repository: &Repository, base: &Path) -> anyhow::Resul
 /// What is said when something is left.
 const LATER: &str = "`everpoint restore repair`, or the next restore of a database, tries again";
 
+/// What was fetched, by kind.
+fn fetched_text(fetched: Fetched) -> String {
+    let bytes = |bytes: ByteCount| output::bytes(bytes.get());
+    format!(
+        "{} fetched (files {}, log {}, summaries {}, manifests and else {})",
+        bytes(fetched.total()),
+        bytes(fetched.packs),
+        bytes(fetched.log),
+        bytes(fetched.summaries),
+        bytes(fetched.others)
+    )
+}
+
 /// Tells a person what happens.
 pub(super) fn watch(repository: &Repository, begun: Instant) -> Watch {
     let store = repository.store().clone();
@@ -238,11 +256,8 @@ pub(super) fn watch(repository: &Repository, begun: Instant) -> Watch {
                 filter,
                 rolled_back,
             } => {
-                let fetched = output::bytes(store.fetched().get());
-                eprintln!(
-                    "{seconds:7.2} s  Recovered; {fetched} fetched, {}",
-                    others(filter)
-                );
+                let (fetched, others) = (fetched_text(store.fetched()), others(filter));
+                eprintln!("{seconds:7.2} s  Recovered; {fetched}, {others}");
                 for gid in rolled_back {
                     eprintln!(
                         "rolled back transaction `{gid}`, which was prepared and not committed"
@@ -432,6 +447,9 @@ pub(super) async fn print_plan(
             "database `{}` was dropped{time}: it is restored as of just before",
             chosen.name
         );
+    }
+    for note in plan.notes() {
+        eprintln!("warning: {note}");
     }
     output::one(format, &shown, || text(&shown))
 }

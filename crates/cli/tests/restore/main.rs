@@ -31,4 +31,5 @@ mod settings;
 mod table;
 mod tablespaces;
 mod timelines;
+mod told_both_ways;
 mod whole;

@@ -163,6 +163,11 @@ impl DatabasePlan {
         pieces.iter().map(|piece| piece.stretch.stored_bytes).sum()
     }
 
+    /// What was amiss with stored summaries when the database was looked for, for a person.
+    pub fn notes(&self) -> &[String] {
+        &self.restore.notes
+    }
+
     /// The full backup below a differential.
     pub fn base(&self) -> Option<&everpoint_repository::backup::Backup> {
         self.restore.base.as_ref()

@@ -32,7 +32,7 @@ use self::{
     target::{Resolved, Resolver, Target, TargetError},
     writer::{Owner, WriteError},
 };
-use crate::{log::reader::LogPlanError, progress::Progress};
+use crate::{log::reader::LogPlanError, progress::Progress, summary::Sources};
 
 /// The file that marks a directory whose restore is under way.
 pub const MARKER: &str = "everpoint.restore.json";
@@ -84,6 +84,8 @@ pub struct Stored {
     pub index: LogIndex,
     /// The timeline in whose history targets lie.
     pub timeline: TimelineId,
+    /// From what it is told what happened.
+    pub sources: Sources,
 }
 
 impl Stored {
@@ -115,6 +117,7 @@ impl Stored {
             backups,
             index,
             timeline,
+            sources: Sources::default(),
         })
     }
 
@@ -130,6 +133,7 @@ impl Stored {
             backups: &self.backups,
             index: &self.index,
             timeline: self.timeline,
+            sources: &self.sources,
         }
     }
 }
@@ -164,6 +168,8 @@ pub struct RestorePlan {
     pub needed_bytes: ByteCount,
     /// Whether an interrupted restore is gone on with.
     pub resumed: bool,
+    /// What was amiss with stored summaries when the target was looked for, for a person.
+    pub notes: Vec<String>,
 }
 
 /// A restore failed.
@@ -316,6 +322,7 @@ pub async fn plan_resolved(
         index: stored.index.clone(),
         tablespaces,
         resumed,
+        notes: stored.sources.notes(),
     })
 }
 
