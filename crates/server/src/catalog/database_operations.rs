@@ -303,7 +303,7 @@ impl Catalog {
         let rows = sqlx::query(sqlx::AssertSqlSafe(text))
             .fetch_all(&self.pool)
             .await?;
-        rows.iter().map(|row| operation(row)).collect()
+        rows.iter().map(operation).collect()
     }
 
     /// Those of one instance.
@@ -321,7 +321,7 @@ impl Catalog {
             .bind(instance.as_str())
             .fetch_all(&self.pool)
             .await?;
-        rows.iter().map(|row| operation(row)).collect()
+        rows.iter().map(operation).collect()
     }
 
     /// What was asked for by an operation; `None` when it is none on a database.
@@ -337,7 +337,7 @@ impl Catalog {
             .bind(id.to_string())
             .fetch_optional(&self.pool)
             .await?;
-        row.as_ref().map(|row| operation(row)).transpose()
+        row.as_ref().map(operation).transpose()
     }
 
     /// Notes since when a database has its name.

@@ -471,7 +471,7 @@ key_file = "/etc/everpoint/key"
             ("[tls]\ncertificate = \"/a\"\n", "key"),
             ("[restores]\nat_once = 0\n", "restores.at_once"),
             (
-                "[restores]\nreplica_wait = \"8d\"\n",
+                "[restores]\nreplica_wait = \"200h\"\n",
                 "restores.replica_wait",
             ),
             ("[instances.one]\nadmin = \"postgres://x\"\n", "admin"),

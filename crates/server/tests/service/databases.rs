@@ -24,10 +24,15 @@ use super::{
 /// The configuration of a service that restores into servers of these tests.
 pub fn quick(scratch: &Scratch, server: &Server, more: &str) -> String {
     let (here, bin) = (scratch.path().display(), server.bin().display());
-    let instances: String = ["one", "two"]
-        .iter()
-        .map(|name| format!("[instances.{name}]\nbin_directory = \"{bin}\"\n"))
-        .collect();
+    let mut instances = String::new();
+    for name in ["one", "two"] {
+        instances += &format!("[instances.{name}]\nbin_directory = \"{bin}\"\n");
+        let admin = scratch.path().join(format!("{name}.admin"));
+        if admin.exists() {
+            let admin = admin.display();
+            instances += &format!("admin_connection_file = \"{admin}\"\n");
+        }
+    }
     format!(
         "[backups]\nlog_every = \"1s\"\njobs = 1\ngrace = \"0s\"\n\
          [restores]\nscratch = \"{here}/scratch\"\njobs = 1\n{more}\n{instances}"
@@ -93,6 +98,13 @@ async fn are_made_restored_and_deleted(server: Server) -> Result<()> {
     let (place, scratch) = (Place::new().await?, Scratch::new()?);
     add(&place, &one, "one").await?;
     add(&place, &two, "two").await?;
+    // Where nothing else is said, databases are made as the role that the instance was added with.
+    two.sql("postgres", "CREATE ROLE other SUPERUSER LOGIN")
+        .await?;
+    let superuser = two
+        .connection_string("postgres")
+        .replace("user=postgres", "user=other");
+    std::fs::write(scratch.path().join("two.admin"), superuser)?;
     let running = place.start(&quick(&scratch, &server, "")).await?;
     let service = running.service();
     let owner = Somebody::new(service).await?;
@@ -132,6 +144,16 @@ async fn are_made_restored_and_deleted(server: Server) -> Result<()> {
         let found = fingerprint_database(&cluster.connect(name).await?).await?;
         assert_same_database(expected, &found);
     }
+    let owner_of = "SELECT datdba::regrole::text FROM pg_database WHERE datname = 'elsewhere'";
+    let answer = put(
+        &owner,
+        &format!("{}/databases/elsewhere", two_path(service)?),
+        "{}",
+    )
+    .await;
+    let ended = end_of(&owner, &operation(&answer, &two_path(service)?)?).await?;
+    assert_eq!(state(&ended), "Succeeded", "{ended}");
+    assert_eq!(two.value("postgres", owner_of).await?, "other");
     assert!(
         std::fs::read_dir(scratch.path().join("scratch"))?
             .flatten()
@@ -149,6 +171,10 @@ async fn are_made_restored_and_deleted(server: Server) -> Result<()> {
         assert!(log.contains(told), "{told}");
     }
     Ok(())
+}
+
+fn two_path(service: &Service) -> Result<String> {
+    Ok(service.instance_scope(&"two".parse()?).to_string())
 }
 
 /// The same as the SDK does, on servers that need not see it twice.

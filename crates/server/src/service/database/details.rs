@@ -1,6 +1,6 @@
 //! What a restore is made of, kept for as long as its operation is.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use everpoint_api::{
     restore::{BackupSet, MAX_LOG_SETS, RestoreDetails},
@@ -95,7 +95,7 @@ impl Kept {
     }
 
     /// Notes when a state began. Returns whether that says anything new.
-    fn enter(&mut self, state: State, now: Timestamp) -> bool {
+    pub(super) fn enter(&mut self, state: State, now: Timestamp) -> bool {
         let before = self.clone();
         let since = |place: &mut Option<Timestamp>| {
             place.get_or_insert(now);
@@ -123,12 +123,17 @@ impl Service {
     }
 
     /// Keeps noting when states begin. Does not end.
-    pub(super) async fn keep_noting(&self, id: OperationId, mut kept: Kept, teller: &Teller) {
+    pub(super) async fn keep_noting(
+        &self,
+        id: OperationId,
+        kept: &mut Kept,
+        teller: &Teller,
+    ) -> Infallible {
         loop {
             if let Some(state) = teller.state()
                 && kept.enter(state, Timestamp::now())
             {
-                self.keep_details(id, &kept).await;
+                self.keep_details(id, kept).await;
             }
             tokio::time::sleep(LOOK).await;
         }

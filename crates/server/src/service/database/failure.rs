@@ -141,3 +141,65 @@ fn moving(error: &MoveError) -> &'static str {
         _ => OTHER,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use everpoint_engine::{
+        restore::target::{Point, Target},
+        transplant::Refusals,
+    };
+    use everpoint_pgformat::{ByteCount, Lsn};
+
+    use super::*;
+
+    #[test]
+    fn what_stands_in_the_way_of_a_restore_has_its_published_code() {
+        let point = Point {
+            time: None,
+            lsn: Lsn::new(1),
+        };
+        let target = Target::Latest;
+        let late = TargetError::TooLate {
+            target: target.clone(),
+            latest: point,
+        };
+        let gap = TargetError::InGap {
+            target,
+            lost_from: Lsn::new(1),
+            before: point,
+            after: point,
+        };
+        let no_space = RefusalError::NoSpace {
+            path: PathBuf::from("/scratch"),
+            available_bytes: 1,
+            needed_bytes: 2,
+        };
+        let wrong = WriteError::WrongContents {
+            pack: "a".to_owned(),
+            path: "base/5/1".to_owned(),
+        };
+        let damaged = ObjectError::Damaged {
+            path: "manifest".to_owned(),
+            what: "its end",
+        };
+        for (error, code) in [
+            (RestoreError::Target(late), "PitrPointInTimeInvalid"),
+            (RestoreError::Target(gap), GAP),
+            (RestoreError::Refused(no_space), NO_ROOM),
+            (RestoreError::Write(wrong), "CorruptedPagesInBackupSet"),
+            (RestoreError::Repository(damaged.into()), DAMAGED),
+        ] {
+            let found = of_plan(&error.into());
+            assert_eq!(found.code, code, "{}", found.text);
+        }
+        let no_room = Refusal::NoRoom {
+            tablespace: "pg_default".to_owned(),
+            available: ByteCount::new(1),
+            needed: ByteCount::new(2),
+        };
+        let error = MoveError::Refused(Refusals(vec![no_room]));
+        assert_eq!(of_move(&error.into()).code, NO_ROOM);
+    }
+}

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use tokio::{sync::watch, time::sleep};
 use uuid::Uuid;
 
+use super::Pace;
 use crate::{
     audit::Outcome,
     catalog::{
@@ -296,10 +297,13 @@ impl Service {
                 continue;
             }
             *free -= 1;
+            // From here on it is at work, though its thread may take a moment to begin.
+            self.set_pace(id, Some(Pace::new()));
             let (service, operation) = (self.clone(), operation.clone());
             let name = format!("{} {}", operation.row.kind.as_str(), operation.name);
             if let Err(error) = thread::run(name, move || service.work_on(operation)) {
                 tracing::error!(%error, "cannot begin an operation");
+                self.set_pace(id, None);
                 self.catalog.requeue_database_operation(id).await?;
             }
         }

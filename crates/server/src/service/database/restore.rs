@@ -6,6 +6,7 @@ use everpoint_engine::{
         choose::{DropTime, Wanted},
         deleted::deleted,
         into_server::{IntoServer, Landed},
+        state::State,
         watch::{Event, Watch},
     },
     restore::target::Target,
@@ -59,7 +60,7 @@ impl Service {
         let plan = database::plan(&self.repository, engine)
             .await
             .map_err(|error| failure::of_plan(&error))?;
-        let kept = Kept::of(&plan);
+        let mut kept = Kept::of(&plan);
         self.keep_details(id, &kept).await;
         teller.say(format!(
             "database `{}` of `{}` as of {}: {} bytes of files, {} of log",
@@ -100,12 +101,14 @@ impl Service {
             .map_err(|error| failure::of_move(&error))?;
         let heard = teller.clone();
         let watch = Watch::new(teller.progress.clone(), move |event| tell(&heard, event));
-        let noting = self.keep_noting(id, kept, teller);
+        let noting = self.keep_noting(id, &mut kept, teller);
         let restoring = into.restore(&self.repository, &plan, Some(id.to_string()), &watch);
         let landed = tokio::select! {
             landed = restoring => landed.map_err(|error| failure::of_move(&error))?,
-            () = noting => return Err(Failure { code: "RestoreFailed", text: "its details were lost".to_owned() }),
+            never = noting => match never {},
         };
+        kept.enter(State::Online, Timestamp::now());
+        self.keep_details(id, &kept).await;
         self.look_at_server(&target.name).await;
         // Before now it was there under a hidden name, under which nobody asks for it.
         let now = Timestamp::now();

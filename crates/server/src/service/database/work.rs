@@ -239,7 +239,7 @@ impl Service {
         self.databases.changed.notify_one();
     }
 
-    fn set_pace(&self, id: OperationId, pace: Option<Pace>) {
+    pub(super) fn set_pace(&self, id: OperationId, pace: Option<Pace>) {
         let mut paces = self
             .databases
             .paces
