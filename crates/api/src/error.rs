@@ -22,6 +22,11 @@ macro_rules! codes {
                 }
             }
 
+            /// The code of this name.
+            pub fn parse(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|code| code.as_str() == name)
+            }
+
             /// The status of an answer that carries it.
             pub const fn status(self) -> u16 {
                 match self {
@@ -73,6 +78,44 @@ codes! {
     InvalidParameterValue = 400,
     /// The retention is out of its range.
     InvalidBackupRetentionPeriod = 400,
+    /// A database of that name is there.
+    ManagedDatabaseNameInUse = 400,
+    /// The name is the server's own, or the service's.
+    CannotUseReservedDatabaseName = 400,
+    /// The name ends with white space.
+    CannotUseTrailingWhitespacesInDatabaseName = 400,
+    /// The point lies outside of what can be restored.
+    PitrPointInTimeInvalid = 400,
+    /// There is no point.
+    MissingRestorePointInTime = 400,
+    /// There is no source.
+    MissingSourceDatabaseId = 400,
+    /// The source's identifier is none.
+    InvalidSourceDatabaseId = 400,
+    /// The deleted database's identifier is none.
+    InvalidRestorableDroppedDatabaseId = 400,
+    /// There are two sources.
+    RestorableDroppedDatabaseIdGivenForRestoreWithSourceDatabaseId = 400,
+    /// There is no such source.
+    RestoreSourceDatabaseNotFound = 404,
+    /// No backup holds it.
+    BackupSetNotFound = 404,
+    /// There is no full backup.
+    FullBackupNotFound = 404,
+    /// Log is missing on the way.
+    BrokenRestorePlanGapInLogBackups = 400,
+    /// The full backup is damaged.
+    FullBackupDamaged = 400,
+    /// Pages in the backup are damaged.
+    CorruptedPagesInBackupSet = 400,
+    /// The target has no room.
+    NoMoreSpaceInManagedInstance = 400,
+    /// The operation was cancelled.
+    OperationCancelled = 409,
+    /// The service ended while the operation ran.
+    OperationInterrupted = 500,
+    /// The instance's server does not answer.
+    InstanceNotReachable = 503,
     /// Another operation changes the database.
     ConflictingDatabaseOperation = 409,
     /// The operation cannot be cancelled, or not any more.

@@ -15,6 +15,7 @@ pub mod error;
 pub mod instance;
 pub mod list;
 pub mod operation;
+pub mod restore;
 pub mod retention;
 pub mod role;
 pub mod time;

@@ -34,6 +34,12 @@ pub struct OperationProperties {
     pub error_description: Option<String>,
     /// Whether it can be cancelled now.
     pub is_cancellable: bool,
+    /// Its steps, where it has several.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub operation_steps: Option<OperationSteps>,
+    /// The database that it is about, of those that are about one; an addition of ours.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub managed_database_name: Option<String>,
     /// What is being done and how far it is; an addition of ours.
     pub progress: OperationProgress,
     /// What happened, oldest first; an addition of ours. Only of a single operation, not in lists.
@@ -53,6 +59,33 @@ pub struct OperationProgress {
     pub total_bytes: u64,
     /// Bytes added to the repository.
     pub stored_bytes: u64,
+    /// Bytes a second in this phase, while it runs.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub bytes_per_second: Option<u64>,
+}
+
+/// The steps of an operation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OperationSteps {
+    /// How many there are.
+    pub total_steps: String,
+    /// Which is done now, from 1 on.
+    pub current_step: u32,
+    /// All of them.
+    pub steps_list: Vec<OperationStep>,
+}
+
+/// A step of an operation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OperationStep {
+    /// From 1 on.
+    pub order: u32,
+    /// What is done.
+    pub name: String,
+    /// `NotStarted`, `InProgress`, `Completed`, `Failed` or `Canceled`.
+    pub status: String,
 }
 
 /// Something that happened in an operation.

@@ -22,7 +22,7 @@ use std::path::PathBuf;
 
 use everpoint_instance::process::PgBinaries;
 use everpoint_pgformat::TimelineId;
-use everpoint_repository::{InstanceName, Repository};
+use everpoint_repository::{InstanceName, Repository, log::LogPiece};
 
 pub use sweep::sweep;
 
@@ -123,6 +123,17 @@ impl DatabasePlan {
     /// Bytes of log that are read.
     pub fn log_bytes(&self) -> u64 {
         self.restore.log_bytes.get()
+    }
+
+    /// The log backups that are read, in their order.
+    pub fn log_pieces(&self) -> Vec<LogPiece> {
+        let resolved = &self.restore.resolved;
+        let (from, to) = (resolved.backup.start_lsn, resolved.log_until);
+        // Whether all are there was looked at when the plan was made.
+        self.restore
+            .index
+            .pieces(resolved.timeline, from, to)
+            .unwrap_or_default()
     }
 
     /// The full backup below a differential.

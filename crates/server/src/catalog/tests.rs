@@ -130,5 +130,5 @@ async fn a_newer_catalog_is_refused() {
         .await
         .unwrap();
     let error = Catalog::open(&path).await.unwrap_err();
-    assert!(matches!(error, CatalogError::Newer { found: 2, known: 1 }));
+    assert!(matches!(error, CatalogError::Newer { found, known } if found == known + 1));
 }

@@ -1,10 +1,14 @@
 //! What each endpoint answers. Who may ask was decided before.
 
+mod asynchronous;
 mod database;
+mod database_write;
 mod discovery;
 mod dropped;
 mod instance;
 mod operation;
+mod recoverable;
+mod restore;
 mod retention;
 mod role;
 mod token;
@@ -45,9 +49,14 @@ pub async fn answer(
         Endpoint::Instance => instance::get(service, caller),
         Endpoint::Databases => database::list(service, caller).await,
         Endpoint::Database => database::get(service, caller).await,
-        Endpoint::DatabasePut | Endpoint::DatabasePatch | Endpoint::DatabaseDelete => {
-            database::change(service, caller).await
-        }
+        Endpoint::DatabasePut => database_write::put(service, caller).await,
+        Endpoint::DatabasePatch => database_write::patch(service, caller).await,
+        Endpoint::DatabaseDelete => database_write::delete(service, caller).await,
+        Endpoint::DatabaseStatus => asynchronous::status(service, caller).await,
+        Endpoint::DatabaseResult => asynchronous::result(service, caller).await,
+        Endpoint::RestoreDetails => restore::get_details(service, caller).await,
+        Endpoint::RecoverableDatabases => recoverable::list(service, caller).await,
+        Endpoint::RecoverableDatabase => recoverable::get(service, caller).await,
         Endpoint::DroppedDatabases => dropped::list(service, caller).await,
         Endpoint::DroppedDatabase => dropped::get(service, caller).await,
         Endpoint::ShortTermPolicies => retention::short_list(service, caller).await,

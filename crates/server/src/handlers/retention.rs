@@ -10,7 +10,7 @@ use everpoint_api::{
 
 use super::{database, dropped, instance};
 use crate::{
-    catalog::DatabaseRow,
+    catalog::{DatabaseRow, OperationKind},
     http::Answer,
     policy::{Period, RetentionDays, ShortTermError},
     service::{Caller, Service},
@@ -34,7 +34,7 @@ pub async fn short_put(service: &Service, caller: &Caller<'_>) -> Result<Answer,
     let wish: ShortTermUpdate = caller.json()?;
     let (observed, row) = database::living(service, caller).await?;
     let days = RetentionDays::of_living(wish.properties.retention_days).map_err(refused)?;
-    set(service, &observed.name, &row, days).await?;
+    set(service, caller, &observed.name, &row, days).await?;
     Ok(Answer::ok(&short(caller, SHORT_TERM_TYPE, days)))
 }
 
@@ -59,7 +59,7 @@ pub async fn dropped_put(service: &Service, caller: &Caller<'_>) -> Result<Answe
     let (observed, row) = dropped::dropped(service, caller).await?;
     let days = RetentionDays::of_deleted(wish.properties.retention_days, row.retention);
     let days = days.map_err(refused)?;
-    set(service, &observed.name, &row, days).await?;
+    set(service, caller, &observed.name, &row, days).await?;
     Ok(Answer::ok(&short(caller, DROPPED_SHORT_TERM_TYPE, days)))
 }
 
@@ -82,12 +82,24 @@ pub async fn long_put(service: &Service, caller: &Caller<'_>) -> Result<Answer, 
 
 async fn set(
     service: &Service,
+    caller: &Caller<'_>,
     instance: &everpoint_repository::InstanceName,
     row: &DatabaseRow,
     days: RetentionDays,
 ) -> Result<(), ApiError> {
     let done = service.catalog().set_retention(instance, row, days).await;
-    done.map_err(|error| super::internal(&error))
+    done.map_err(|error| super::internal(&error))?;
+    let what = format!(
+        "short-term retention of `{}`: {} days instead of {}",
+        row.name,
+        days.get(),
+        row.retention.get()
+    );
+    let actor = super::database_write::actor(caller)?;
+    service
+        .note_done(OperationKind::PolicyChange, instance, actor, &what)
+        .await;
+    Ok(())
 }
 
 fn refused(error: ShortTermError) -> ApiError {

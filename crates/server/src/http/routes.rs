@@ -65,6 +65,11 @@ pub enum Endpoint {
     DatabasePut,
     DatabasePatch,
     DatabaseDelete,
+    DatabaseStatus,
+    DatabaseResult,
+    RestoreDetails,
+    RecoverableDatabases,
+    RecoverableDatabase,
     DroppedDatabases,
     DroppedDatabase,
     ShortTermPolicies,
@@ -162,6 +167,10 @@ const READ_INSTANCES: &str = "Microsoft.Sql/managedInstances/read";
 const READ_DATABASES: &str = "Microsoft.Sql/managedInstances/databases/read";
 const WRITE_DATABASES: &str = "Microsoft.Sql/managedInstances/databases/write";
 const DELETE_DATABASES: &str = "Microsoft.Sql/managedInstances/databases/delete";
+const READ_STATUS: &str = "Microsoft.Sql/locations/managedDatabaseAzureAsyncOperation/read";
+const READ_RESULT: &str = "Microsoft.Sql/locations/managedDatabaseOperationResults/read";
+const READ_DETAILS: &str = "Microsoft.Sql/managedInstances/databases/restoreDetails/read";
+const READ_RECOVERABLE: &str = "Microsoft.Sql/managedInstances/recoverableDatabases/read";
 const READ_DROPPED: &str = "Microsoft.Sql/managedInstances/restorableDroppedDatabases/read";
 const READ_SHORT: &str =
     "Microsoft.Sql/managedInstances/databases/backupShortTermRetentionPolicies/read";
@@ -247,6 +256,36 @@ pub const ROUTES: &[Route] = &[
         database!(""),
         E::DatabaseDelete,
         right(DELETE_DATABASES),
+    ),
+    route(
+        Get,
+        "/subscriptions/{subscription}/providers/Microsoft.Sql/locations/{location}/managedDatabaseAzureAsyncOperation/{operation}",
+        E::DatabaseStatus,
+        below(READ_STATUS),
+    ),
+    route(
+        Get,
+        "/subscriptions/{subscription}/providers/Microsoft.Sql/locations/{location}/managedDatabaseOperationResults/{operation}",
+        E::DatabaseResult,
+        below(READ_RESULT),
+    ),
+    route(
+        Get,
+        database!("/restoreDetails/{details}"),
+        E::RestoreDetails,
+        right(READ_DETAILS),
+    ),
+    route(
+        Get,
+        instance!("/recoverableDatabases"),
+        E::RecoverableDatabases,
+        below(READ_RECOVERABLE),
+    ),
+    route(
+        Get,
+        instance!("/recoverableDatabases/{recoverable}"),
+        E::RecoverableDatabase,
+        right(READ_RECOVERABLE),
     ),
     route(
         Get,

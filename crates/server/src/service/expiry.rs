@@ -61,6 +61,15 @@ impl Service {
         let Some(observed) = self.instance(instance) else {
             return;
         };
+        // What a restore reads stays until that has ended.
+        match self.is_restored_from(instance).await {
+            Ok(false) => {}
+            Ok(true) => return,
+            Err(error) => {
+                tracing::warn!(%instance, error = %crate::chain(&error), "nothing is expired");
+                return;
+            }
+        }
         self.operate(OperationKind::Expiry, instance, async |_, say| {
             let failed = |error: &dyn std::error::Error| Failure {
                 code: "ExpiryFailed",

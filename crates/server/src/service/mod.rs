@@ -2,6 +2,7 @@
 
 mod authorize;
 mod backup;
+mod database;
 mod expiry;
 mod first_start;
 mod observe;
@@ -23,6 +24,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use uuid::Uuid;
 
 pub use authorize::{Caller, Wanted};
+pub use database::{Pace, details, percent, steps};
 pub use first_start::Owner;
 pub use observe::Observed;
 pub use run::{RunError, Running, start};
@@ -59,6 +61,8 @@ pub struct Service {
     /// Something changed that the scheduler should look at.
     wake: Notify,
     checking_secrets: Semaphore,
+    /// Databases that are made, restored and deleted because somebody asked.
+    databases: database::DatabaseWork,
 }
 
 impl Service {
@@ -207,9 +211,21 @@ impl Service {
 
     /// Writes down what the service did by itself. A failure is told, and does not undo what was done.
     fn audit_own(&self, action: &str, scope: &str, outcome: Outcome, detail: Option<String>) {
+        self.audit_as("service", action, scope, outcome, detail);
+    }
+
+    /// Writes down what was done for somebody. A failure is told, and does not undo what was done.
+    fn audit_as(
+        &self,
+        principal: &str,
+        action: &str,
+        scope: &str,
+        outcome: Outcome,
+        detail: Option<String>,
+    ) {
         let entry = Entry {
             time: Timestamp::now(),
-            principal: "service".to_owned(),
+            principal: principal.to_owned(),
             action: action.to_owned(),
             scope: scope.to_owned(),
             outcome,

@@ -139,6 +139,17 @@ impl Service {
         }
     }
 
+    /// Writes down at once what databases a server has.
+    pub(super) async fn look_at_server(&self, name: &InstanceName) {
+        let asked = timeout(SERVER_PATIENCE, self.ask_server(name, &mut None)).await;
+        let failed = match asked {
+            Ok(Ok(_)) => return,
+            Ok(Err(error)) => error,
+            Err(_) => "it does not answer in time".to_owned(),
+        };
+        tracing::warn!(instance = %name, "its databases are not known yet: {failed}");
+    }
+
     async fn ask_server(
         &self,
         name: &InstanceName,
@@ -161,6 +172,8 @@ impl Service {
             ));
         }
         if let Some(restorable) = &observed.restorable {
+            // A list that was read before another one must not be written down behind it.
+            let _turn = self.databases.look(name).await;
             let now = Timestamp::now();
             let seen = observe::databases(&open, now).await?;
             self.catalog
