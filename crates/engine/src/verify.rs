@@ -14,6 +14,7 @@ use everpoint_repository::{
     log::{GapDocument, LogIndex, LogMetadata, LogStretch, MarkDocument, TimelineDocument},
     manifest::StoredFrame,
     object::{ObjectKind, SealedObject},
+    policy_document::PolicyDocument,
     summary::StoredSummary,
 };
 use serde::Serialize;
@@ -455,6 +456,7 @@ impl Verifier<'_> {
             layout::timelines(self.instance),
             layout::gaps(self.instance),
             layout::marks(self.instance),
+            layout::policies(self.instance),
         ];
         for (kind, folder) in folders.iter().enumerate() {
             for info in store.list(folder).await? {
@@ -474,6 +476,9 @@ impl Verifier<'_> {
                             self.histories.extend(read);
                         }),
                     3 => document::read::<MarkDocument>(store, keys, &info.path, id)
+                        .await
+                        .map(drop),
+                    4 => document::read::<PolicyDocument>(store, keys, &info.path, id)
                         .await
                         .map(drop),
                     _ => document::read::<GapDocument>(store, keys, &info.path, id)

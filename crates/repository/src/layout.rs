@@ -12,6 +12,7 @@
 //! instances/<name>/timelines/<timeline>-<id>         a timeline's history
 //! instances/<name>/gaps/<timeline>-<from>-<to>-<id>  write-ahead log that was lost
 //! instances/<name>/marks/<timeline>-<lsn>-<time>-<id> log is complete to a time; the last one holds
+//! instances/<name>/policies/<revision>-<id>          how long its databases' backups are kept
 //! ```
 //!
 //! Times are microseconds since 1970 in 16 hexadecimal digits. LSNs are 16 and timelines 8 hexadecimal digits, so that names sort as their values do.
@@ -148,6 +149,16 @@ pub fn mark(
         "{}/{timeline:08x}-{lsn:016x}-{time_us:016x}-{id}",
         marks(name)
     )
+}
+
+/// The folder of an instance's policies.
+pub fn policies(name: &InstanceName) -> String {
+    format!("{INSTANCES}/{name}/policies")
+}
+
+/// The policies of an instance's databases. Those with the highest revision hold.
+pub fn policy(name: &InstanceName, revision: u32, id: ObjectId) -> String {
+    format!("{}/{revision:08x}-{id}", policies(name))
 }
 
 /// Reads the last part of a name as hexadecimal fields and an identifier, as every name above ends.

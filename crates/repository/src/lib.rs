@@ -24,6 +24,7 @@ pub mod log;
 pub mod manifest;
 pub mod object;
 mod plain;
+pub mod policy_document;
 pub mod repository;
 pub mod retention;
 pub mod store;
