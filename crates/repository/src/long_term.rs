@@ -34,7 +34,8 @@ pub struct LongTermCopy {
     pub version: MajorVersion,
     /// The full backup that it was taken from.
     pub backup: BackupId,
-    /// When that backup ended, by the server's clock: the moment whose state the copy holds.
+    /// When that backup ended, by the server's clock. The copy holds the state at the backup's stop position,
+    /// which lies a moment before.
     pub backup_time: Timestamp,
     /// When the copy was finished.
     pub copied_at: Timestamp,

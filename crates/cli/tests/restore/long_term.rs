@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use everpoint_pgformat::Lsn;
 use everpoint_testkit::{
     Cluster, Target, Workload,
     compare::{assert_same_database, fingerprint_database},
@@ -102,7 +103,9 @@ on_oldest_and_newest! {
         let inspected = everpoint.inspect(&["--long-term", &id]).await?;
         assert_same_database(&expected, &inspected.content().await?);
         let client = inspected.connect().await?;
-        ledger.check(&client, Target::Time(full.restorable_from)).await?;
+        // What begins at the stop position lies behind it.
+        let last = Lsn::new(full.stop_lsn.get() - 1);
+        ledger.check(&client, Target::Lsn(last)).await?;
         inspected.end().await?;
         let back = everpoint.put_back(&["--long-term", &id, "--to", "shop_again"]).await?;
         assert_eq!(back.code, Some(0), "{back:?}");
