@@ -188,7 +188,7 @@ async fn its_objects_have_these_names() {
         "instances/shop/packs/20261122T213000Z-full-0000000a/4837bd3e0eac45bb889ff0d0bad37f43",
         "instances/shop/packs/20261122T213000Z-full-0000000a/518bd0924976487d9c197490c9e0d3de",
         "instances/shop/packs/20261123T093000Z-differential-0000000b/34e4c1de22454ac3b5bb9e11b98d894d",
-        "instances/shop/summaries/00000001/00000000007e7bc0-0000000000807600-db1620486be54a17963a6c00f38ced0d",
+        "instances/shop/summaries/00000001/00000000007e7bc0-0000000000807600-404fb373bb254200a9deab70124f61ac",
         "instances/shop/timelines/00000002-f8a65aed353146038ea2292438108501",
         "keys/data/00000000-8cc750026df747b8931e2e30558b3fd5.json",
         "keys/slots/1356c24dc5cb4a019f3b9b1874bf2dec.json",
@@ -484,14 +484,14 @@ async fn log_is_complete_up_to_its_hole_and_goes_over_to_the_next_timeline() {
 /// Everything that a summary says, a line each.
 fn lines_of(summary: &WalSummary) -> String {
     let mut lines = vec![format!(
-        "{:?} {} {} to {}: {} records, {:?}, catalog {}",
+        "{:?} {} {} to {}: {} records, {:?}, {:?}",
         summary.version,
         summary.timeline,
         summary.start,
         summary.end,
         summary.records,
         summary.custom,
-        summary.database_catalog
+        summary.carried
     )];
     let changes = &summary.changes;
     lines.push(format!("everything changed: {:?}", changes.everything()));

@@ -88,7 +88,7 @@ pub async fn plan(
     let backup = full_backup(&stored, &request)?;
     stored.timeline = backup.timeline;
     let stop = backup.stop_lsn;
-    let lives = lives_between(repository, &stored, &backup, stop).await?;
+    let lives = lives_between(repository, instance, &stored, &backup, stop).await?;
     let life = whole_database(&lives, &request.database, &backup)?;
     let (database, name) = (
         life.database,

@@ -18,9 +18,9 @@ use jiff::Timestamp;
 pub use copy::{CopiedDatabase, CopyPlan, CopyRequest, execute, plan};
 
 use crate::{
-    database::events::EventsError,
     log::reader::LogPlanError,
     restore::{RestoreError, pack_reader::PackReadError},
+    summary::SummaryReadError,
 };
 
 /// A long-term copy cannot be made or changed.
@@ -68,7 +68,7 @@ pub enum LongTermError {
     },
     /// The log that tells which databases there were.
     #[error(transparent)]
-    Events(#[from] EventsError),
+    Events(#[from] SummaryReadError),
     /// What is stored.
     #[error(transparent)]
     Stored(#[from] RestoreError),

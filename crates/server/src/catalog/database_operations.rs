@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use everpoint_engine::progress::Reading;
-use everpoint_repository::InstanceName;
+use everpoint_repository::{CopyId, InstanceName};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
@@ -63,6 +63,13 @@ pub enum RestoreSource {
         name: String,
         /// When it was found to be gone.
         deleted_at: Timestamp,
+    },
+    /// One that a long-term copy holds.
+    LongTerm {
+        /// The copy.
+        copy: CopyId,
+        /// Its name there.
+        name: String,
     },
 }
 

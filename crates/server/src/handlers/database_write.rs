@@ -100,7 +100,9 @@ pub async fn put(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiEr
         CreateMode::Recovery => {
             DatabaseRequest::Restore(restore::recovery(service, caller, &wish).await?)
         }
-        CreateMode::LongTerm => restore::long_term(service, caller, &wish).await?,
+        CreateMode::LongTerm => {
+            DatabaseRequest::Restore(restore::long_term(service, caller, &wish).await?)
+        }
         CreateMode::External => {
             let text = "files of other products cannot be restored: createMode RestoreExternalBackup is not offered. Restore from the instance's own backups: PointInTimeRestore";
             return Err(

@@ -19,8 +19,8 @@ use super::{
 };
 use crate::{
     access::{Action, Scope},
-    catalog::DatabaseRow,
-    http::Answer,
+    catalog::{DatabaseRow, OperationKind},
+    http::{Answer, Parameters, decoded_segments},
     policy::{LongTermPolicy, Period, WeekOfYear},
     service::{Caller, Service},
 };
@@ -67,6 +67,17 @@ async fn set_policy(
     set.await.map_err(|error| super::internal(&error))?;
     service.store_policies(&observed.name).await;
     service.wake_copies();
+    let what = format!(
+        "long-term retention of `{}`: weekly {}, monthly {}, yearly {}",
+        row.name,
+        policy.weekly(),
+        policy.monthly(),
+        policy.yearly().map_or(Period::NONE, |(period, _)| period)
+    );
+    let actor = super::database_write::actor(caller)?;
+    service
+        .note_done(OperationKind::PolicyChange, &observed.name, actor, &what)
+        .await;
     Ok(())
 }
 
@@ -122,8 +133,8 @@ fn policy_resource(caller: &Caller<'_>, policy: &LongTermPolicy) -> Resource<Lon
 
 /// The backups of all instances, of one, or of one database, as far as they may be seen.
 pub async fn backups(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiError> {
-    check_location(service, caller)?;
-    let instances = match source(caller) {
+    check_location(service, &caller.parameters)?;
+    let instances = match source(&caller.parameters) {
         Some(text) => text.to_ascii_lowercase().parse().into_iter().collect(),
         None => service
             .repository()
@@ -133,7 +144,7 @@ pub async fn backups(service: &Service, caller: &Caller<'_>) -> Result<Answer, A
     };
     let (state, latest) = (State::of(caller)?, is_latest_only(caller)?);
     let visible = service.visible(caller, READ);
-    let database = database_of(caller);
+    let database = database_of(&caller.parameters);
     let mut found = Vec::new();
     for instance in instances {
         let rows = rows(service, &instance).await?;
@@ -167,27 +178,66 @@ pub async fn delete_backup(service: &Service, caller: &Caller<'_>) -> Result<Ans
         Err(error @ LongTermError::Held { .. }) => {
             Err(ApiError::new(Code::LongTermBackupHeld, error.to_string()))
         }
-        Err(LongTermError::Unknown { .. }) => Err(not_there(caller)),
+        Err(LongTermError::Unknown { .. }) => Err(not_there(&caller.parameters)),
         Err(error) => Err(super::internal(&error)),
     }
 }
 
 /// The backup that the path names.
 async fn named(service: &Service, caller: &Caller<'_>) -> Result<LongTermCopy, ApiError> {
-    check_location(service, caller)?;
-    let not_there = || not_there(caller);
-    let (id, time) = caller
-        .parameters
+    check_location(service, &caller.parameters)?;
+    found(service, caller, &caller.parameters).await
+}
+
+/// With and without a resource group, as the lists name them.
+const IDENTIFIERS: [&str; 2] = [
+    "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Sql/locations/{location}/longTermRetentionManagedInstances/{instance}/longTermRetentionDatabases/{database}/longTermRetentionManagedInstanceBackups/{backup}",
+    "/subscriptions/{subscription}/providers/Microsoft.Sql/locations/{location}/longTermRetentionManagedInstances/{instance}/longTermRetentionDatabases/{database}/longTermRetentionManagedInstanceBackups/{backup}",
+];
+
+/// The backup that has this identifier, if it may be read.
+pub async fn of_identifier(
+    service: &Service,
+    caller: &Caller<'_>,
+    id: &str,
+) -> Result<LongTermCopy, ApiError> {
+    let no_such = || {
+        let text = format!("there is no long-term backup `{id}`");
+        ApiError::new(Code::LTRBackupNotExists, text).about("longTermRetentionBackupResourceId")
+    };
+    let segments = decoded_segments(id).ok_or_else(no_such)?;
+    let read = |pattern| Parameters::of(pattern, &segments);
+    let parameters = IDENTIFIERS.into_iter().find_map(read).ok_or_else(no_such)?;
+    let subscription = uuid::Uuid::try_parse(parameters.get("subscription"));
+    let group = parameters.find("group");
+    let right_group =
+        group.is_none_or(|group| group.eq_ignore_ascii_case(&service.config().resource_group));
+    if subscription != Ok(service.subscription()) || !right_group {
+        return Err(no_such());
+    }
+    check_location(service, &parameters)?;
+    let copy = found(service, caller, &parameters).await?;
+    service.require(caller, READ, &scope(service, &copy))?;
+    Ok(copy)
+}
+
+async fn found(
+    service: &Service,
+    caller: &Caller<'_>,
+    parameters: &Parameters,
+) -> Result<LongTermCopy, ApiError> {
+    let not_there = || not_there(parameters);
+    let (id, time) = parameters
         .find("backup")
         .and_then(parse_long_term_name)
         .ok_or_else(not_there)?;
     let id = id.to_ascii_lowercase().parse().map_err(|_| not_there())?;
-    let instance: InstanceName = source(caller)
+    let instance: InstanceName = source(parameters)
         .and_then(|text| text.to_ascii_lowercase().parse().ok())
         .ok_or_else(not_there)?;
     let copy = find(service, &instance, id).await?.ok_or_else(not_there)?;
     let right_database =
-        database_of(caller).is_some_and(|name| copy.database.eq_ignore_ascii_case(name));
+        database_of(parameters).is_some_and(|name| copy.database.eq_ignore_ascii_case(name));
     let visible = service.visible(caller, READ);
     if !right_database
         || WireTime::new(copy.backup_time) != time
@@ -209,29 +259,27 @@ pub async fn find(
     Ok(state.map(|(_, copy)| copy))
 }
 
-fn not_there(caller: &Caller<'_>) -> ApiError {
-    let name = caller.parameters.find("backup").unwrap_or_default();
+fn not_there(parameters: &Parameters) -> ApiError {
+    let name = parameters.find("backup").unwrap_or_default();
     let text = format!("there is no long-term backup `{name}`");
     ApiError::new(Code::LTRBackupNotExists, text).about(name)
 }
 
 /// The instance that a path names. One without a resource group names it otherwise, for rights are asked for
 /// at the subscription there.
-fn source<'a>(caller: &'a Caller<'_>) -> Option<&'a str> {
-    let parameters = &caller.parameters;
+fn source(parameters: &Parameters) -> Option<&str> {
     parameters.find("instance").or(parameters.find("source"))
 }
 
-fn database_of<'a>(caller: &'a Caller<'_>) -> Option<&'a str> {
-    let parameters = &caller.parameters;
+fn database_of(parameters: &Parameters) -> Option<&str> {
     parameters
         .find("database")
         .or(parameters.find("sourceDatabase"))
 }
 
 /// There is one location. Clients write its name with and without blanks.
-fn check_location(service: &Service, caller: &Caller<'_>) -> Result<(), ApiError> {
-    let asked = caller.parameters.find("location").unwrap_or_default();
+fn check_location(service: &Service, parameters: &Parameters) -> Result<(), ApiError> {
+    let asked = parameters.find("location").unwrap_or_default();
     let plain = |text: &str| text.replace(' ', "").to_ascii_lowercase();
     match plain(asked) == plain(&service.config().location) {
         true => Ok(()),

@@ -101,12 +101,6 @@ pub fn internal(error: &dyn Error) -> ApiError {
     ApiError::new(Code::InternalServerError, text)
 }
 
-/// What this build does not do.
-fn not_in_this_build(what: &str) -> ApiError {
-    let text = format!("{what} is not supported by this build of the service");
-    ApiError::new(Code::ManagementServiceFeatureDisabled, text)
-}
-
 fn not_found(what: &str, name: &str) -> ApiError {
     ApiError::new(
         Code::ResourceNotFound,

@@ -9,10 +9,10 @@ use everpoint_api::{
 };
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 
-use super::{database, dropped, instance};
+use super::{database, dropped, instance, long_term};
 use crate::{
     access::Action,
-    catalog::{DatabaseRequest, DatabaseRow, RestoreRequest, RestoreSource},
+    catalog::{DatabaseRow, RestoreRequest, RestoreSource},
     http::{Answer, Parameters, decoded_segments},
     service::{Caller, Observed, Service, details},
 };
@@ -148,11 +148,24 @@ pub async fn recovery(
 
 /// A restore of a copy that is kept for long.
 pub async fn long_term(
-    _service: &Service,
-    _caller: &Caller<'_>,
-    _wish: &Wish,
-) -> Result<DatabaseRequest, ApiError> {
-    Err(super::not_in_this_build("restoring long-term backups"))
+    service: &Service,
+    caller: &Caller<'_>,
+    wish: &Wish,
+) -> Result<RestoreRequest, ApiError> {
+    let id = wish.long_term_retention_backup_resource_id.as_deref();
+    let id = id.ok_or_else(|| {
+        let text = "which backup? Give longTermRetentionBackupResourceId, the id of a long-term backup in their list";
+        ApiError::new(Code::LTRBackupNotExists, text).about("longTermRetentionBackupResourceId")
+    })?;
+    let copy = long_term::of_identifier(service, caller, id).await?;
+    Ok(RestoreRequest {
+        instance: copy.instance,
+        source: RestoreSource::LongTerm {
+            copy: copy.id,
+            name: copy.database,
+        },
+        point: None,
+    })
 }
 
 /// What is told of the restore that made a database, or makes it.

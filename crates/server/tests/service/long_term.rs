@@ -11,13 +11,14 @@ use everpoint_engine::{
 use everpoint_instance::CheckpointMode;
 use everpoint_repository::{InstanceName, backup::Backup, long_term::CopyReason};
 use everpoint_server::{http::Method, service::Service};
-use everpoint_testkit::{Cluster, Server};
+use everpoint_testkit::{Cluster, Scratch, Server};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    live::{PATIENCE, QUICK, add, drive_with_azures_sdk, eventually, instance_path},
+    databases::quick,
+    live::{PATIENCE, add, drive_with_azures_sdk, eventually, instance_path},
     support::{Place, Somebody, VERSION, code, json},
 };
 
@@ -63,7 +64,8 @@ async fn copies_follow_the_policy(server: Server) -> Result<()> {
         .await?;
     let place = Place::new().await?;
     add(&place, &cluster, "one").await?;
-    let running = place.start(QUICK).await?;
+    let scratch = Scratch::new()?;
+    let running = place.start(&quick(&scratch, &server, "")).await?;
     let service = running.service();
     let name: InstanceName = "one".parse()?;
     let owner = Somebody::new(service).await?;
@@ -225,6 +227,26 @@ async fn copies_follow_the_policy(server: Server) -> Result<()> {
     })
     .await?;
     assert_eq!(count(&all, "databaseState=Deleted").await, Some(1));
+    let id = listed[0]["id"].as_str().context("an identifier")?;
+    let restore = |id: &str| {
+        serde_json::json!({"location": "local", "properties": {
+            "createMode": "RestoreLongTermRetentionBackup",
+            "longTermRetentionBackupResourceId": id,
+        }})
+        .to_string()
+    };
+    let again = format!("{instance}/databases/again");
+    let absent = id.replace(&copy.id.to_string()[..8], "00000000");
+    let (status, answer) = owner.put(&again, &restore(&absent)).await;
+    assert_eq!((status, code(&answer)), (404, "LTRBackupNotExists"));
+    let (status, answer) = owner.put(&again, &restore(id)).await;
+    assert_eq!(status, 202, "{answer}");
+    eventually(&owner, &again, "the restored database", |answer| {
+        (answer["properties"]["status"] == "Online").then_some(())
+    })
+    .await?;
+    let restored = cluster.value("again", "SELECT a FROM t").await?;
+    assert_eq!(restored, "1");
     let (_, kept) = owner.get(&one).await;
     assert!(
         kept["properties"]["databaseDeletionTime"].is_string(),

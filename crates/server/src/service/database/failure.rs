@@ -2,13 +2,14 @@
 
 use everpoint_engine::{
     database::{
-        DatabasePlanError, choose::ChooseError, events::EventsError, into_server::IntoServerError,
+        DatabasePlanError, choose::ChooseError, into_server::IntoServerError,
         server::ScratchServerError,
     },
     restore::{
         RestoreError, pack_reader::PackReadError, refusal::RefusalError, target::TargetError,
         writer::WriteError,
     },
+    summary::SummaryReadError,
     transplant::{MoveError, Refusal},
 };
 use everpoint_repository::{RepositoryError, StoreError, object::ObjectError};
@@ -25,6 +26,7 @@ pub(super) fn of_plan(error: &DatabasePlanError) -> Failure {
     let code = match error {
         DatabasePlanError::Choose(error) => choice(error),
         DatabasePlanError::Restore(error) => restore(error),
+        DatabasePlanError::Cage(_) => OTHER,
     };
     failure(code, error)
 }
@@ -63,8 +65,8 @@ fn choice(error: &ChooseError) -> &'static str {
         }
         ChooseError::NotDeleted { .. } | ChooseError::SeveralDeleted { .. } => "BackupSetNotFound",
         ChooseError::OutsideLife { .. } => "PitrPointInTimeInvalid",
-        ChooseError::Events(EventsError::Log(error)) | ChooseError::Target(error) => target(error),
-        ChooseError::Events(EventsError::Summary(_)) => OTHER,
+        ChooseError::Target(error) => target(error),
+        ChooseError::Events(error) => summaries(error),
         ChooseError::Stored(error) => restore(error),
         ChooseError::Repository(error) => repository(error),
     }
@@ -79,7 +81,16 @@ fn target(error: &TargetError) -> &'static str {
             "BackupSetNotFound"
         }
         TargetError::Repository(error) => repository(error),
-        TargetError::Log(_) | TargetError::Summaries(_) => OTHER,
+        TargetError::Log(_) => OTHER,
+        TargetError::Summaries(error) => summaries(error),
+    }
+}
+
+fn summaries(error: &SummaryReadError) -> &'static str {
+    match error {
+        SummaryReadError::Log(_) => GAP,
+        SummaryReadError::Repository(error) => repository(error),
+        SummaryReadError::Undecodable { .. } => OTHER,
     }
 }
 
@@ -176,7 +187,7 @@ mod tests {
             available_bytes: 1,
             needed_bytes: 2,
         };
-        let wrong = WriteError::WrongContents {
+        let wrong = PackReadError::WrongContents {
             pack: "a".to_owned(),
             path: "base/5/1".to_owned(),
         };
@@ -188,7 +199,10 @@ mod tests {
             (RestoreError::Target(late), "PitrPointInTimeInvalid"),
             (RestoreError::Target(gap), GAP),
             (RestoreError::Refused(no_space), NO_ROOM),
-            (RestoreError::Write(wrong), "CorruptedPagesInBackupSet"),
+            (
+                RestoreError::Write(wrong.into()),
+                "CorruptedPagesInBackupSet",
+            ),
             (RestoreError::Repository(damaged.into()), DAMAGED),
         ] {
             let found = of_plan(&error.into());

@@ -37,7 +37,16 @@ impl Service {
     ) -> Result<(Landed, Watch), Failure> {
         let id = operation.row.id;
         let target = self.instance_of(operation)?;
-        let source = self.instance(&request.instance).ok_or_else(|| Failure {
+        // A long-term copy outlives the instance it was made of.
+        let (repository, without) = match &request.source {
+            RestoreSource::LongTerm { copy, .. } => (
+                self.repository.long_term(&request.instance, *copy),
+                Some(target.clone()),
+            ),
+            _ => (self.repository.clone(), None),
+        };
+        let source = self.instance(&request.instance).or(without);
+        let source = source.ok_or_else(|| Failure {
             code: "RestoreSourceDatabaseNotFound",
             text: format!("there is no instance `{}` any more", request.instance),
         })?;
@@ -57,7 +66,7 @@ impl Service {
             owner: owner(&source)?,
             jobs: config.jobs.map_or((processors / 2).max(1), usize::from),
         };
-        let plan = database::plan(&self.repository, engine)
+        let plan = database::plan(&repository, engine)
             .await
             .map_err(|error| failure::of_plan(&error))?;
         let mut kept = Kept::of(&plan);
@@ -79,7 +88,7 @@ impl Service {
             sessions: OpenSessions::Refuse,
             // Nobody is there to ask: owners that are missing come without passwords and cannot log in.
             missing_roles: MissingRoles::Create,
-            tablespaces: match target.name == source.name {
+            tablespaces: match target.name == request.instance {
                 true => TablespaceUse::AsItWas,
                 false => TablespaceUse::Default,
             },
@@ -102,7 +111,7 @@ impl Service {
         let heard = teller.clone();
         let watch = Watch::new(teller.progress.clone(), move |event| tell(&heard, event));
         let noting = self.keep_noting(id, &mut kept, teller);
-        let restoring = into.restore(&self.repository, &plan, Some(id.to_string()), &watch);
+        let restoring = into.restore(&repository, &plan, Some(id.to_string()), &watch);
         let landed = tokio::select! {
             landed = restoring => landed.map_err(|error| failure::of_move(&error))?,
             never = noting => match never {},
@@ -128,6 +137,7 @@ impl Service {
         let point = request.point.map(Target::Time);
         let (oid, name, deleted_at) = match &request.source {
             RestoreSource::Living { name } => return Ok((Wanted::Named(name.clone()), point)),
+            RestoreSource::LongTerm { name, .. } => return Ok((Wanted::Named(name.clone()), None)),
             RestoreSource::Deleted {
                 oid,
                 name,
