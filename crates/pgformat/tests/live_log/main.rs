@@ -29,8 +29,8 @@ mod tests {
             segment::{SegmentName, SegmentSize},
         },
         wal_summary::{
-            DATABASE_CATALOG, SummaryBuilder, WalSummary, database_events::DropSign,
-            schema_changes::SchemaObject,
+            DATABASE_CATALOG, SummaryBuilder, WalSummary, carried::Carried,
+            database_events::DropSign, schema_changes::SchemaObject,
         },
     };
     use everpoint_testkit::{Cluster, Scratch, StopMode, on_every_version};
@@ -108,7 +108,7 @@ mod tests {
                 }
                 let builder = builder.get_or_insert_with(|| {
                     let (timeline, start) = (TimelineId::FIRST, record.start());
-                    SummaryBuilder::with_database_catalog(version, timeline, start, catalog)
+                    SummaryBuilder::with_carried(version, timeline, start, Carried::new(catalog))
                 });
                 Ok(builder.add(record)?)
             })?;
