@@ -2,10 +2,12 @@
 
 use std::{error::Error, process::ExitCode};
 
+use everpoint_api::client::ClientError;
 use everpoint_engine::{
     backup::BackupError,
     database::{DatabasePlanError, choose::ChooseError, into_server::IntoServerError},
     history::HistoryError,
+    long_term::LongTermError,
     restore::{RestoreError, target::TargetError},
     transplant::MoveError,
 };
@@ -81,7 +83,7 @@ fn is_refusal(cause: &(dyn Error + 'static)) -> bool {
     }
     if let Some(error) = cause.downcast_ref::<HistoryError>() {
         return match error {
-            HistoryError::Stream(_) => false,
+            HistoryError::Summaries(_) => false,
             HistoryError::Repository(error) => is_refusal(error),
             HistoryError::NoLog { .. }
             | HistoryError::UnknownTimeline { .. }
@@ -94,10 +96,21 @@ fn is_refusal(cause: &(dyn Error + 'static)) -> bool {
         return match error {
             RestoreError::Refused(_) => true,
             // A log or a repository that is damaged is no fault of the target.
-            RestoreError::Target(TargetError::Log(_)) => false,
+            RestoreError::Target(TargetError::Log(_) | TargetError::Summaries(_)) => false,
             RestoreError::Target(TargetError::Repository(error))
             | RestoreError::Repository(error) => is_refusal(error),
             RestoreError::Target(_) => true,
+            _ => false,
+        };
+    }
+    if let Some(error) = cause.downcast_ref::<ClientError>() {
+        return match error {
+            ClientError::Failed(failed) => failed.is_refusal(),
+            ClientError::Address { .. }
+            | ClientError::Authority { .. }
+            | ClientError::NoAuthority
+            | ClientError::NotSignedIn
+            | ClientError::SignIn { .. } => true,
             _ => false,
         };
     }
@@ -115,6 +128,19 @@ fn is_refusal(cause: &(dyn Error + 'static)) -> bool {
         return match error {
             DatabasePlanError::Choose(error) => is_refusal(error),
             DatabasePlanError::Restore(error) => is_refusal(error),
+            DatabasePlanError::Cage(_) => true,
+        };
+    }
+    if let Some(error) = cause.downcast_ref::<LongTermError>() {
+        return match error {
+            LongTermError::NoFullBackup { .. }
+            | LongTermError::NotFull { .. }
+            | LongTermError::NoDatabase { .. }
+            | LongTermError::Unknown { .. }
+            | LongTermError::Held { .. } => true,
+            LongTermError::Repository(error) => is_refusal(error),
+            LongTermError::Stored(error) => is_refusal(error),
+            _ => false,
         };
     }
     if let Some(error) = cause.downcast_ref::<ChooseError>() {

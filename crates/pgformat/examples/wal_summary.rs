@@ -13,7 +13,7 @@ use everpoint_pgformat::{
         page::{LONG_HEADER_SIZE, WalPageHeader},
         segment::{SegmentName, SegmentSize},
     },
-    wal_summary::{DATABASE_CATALOG, SummaryBuilder, WalSummary},
+    wal_summary::{DATABASE_CATALOG, SummaryBuilder, WalSummary, carried::Carried},
 };
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let size = segment_size(directory)?;
 
     let mut decoder = WalDecoder::searching(version, size, start);
-    let mut builder = SummaryBuilder::with_database_catalog(version, timeline, start, catalog);
+    let mut builder = SummaryBuilder::with_carried(version, timeline, start, Carried::new(catalog));
     let mut segment = size.segment_of(start);
     'segments: loop {
         let name = SegmentName::new(timeline, segment, size).to_string();

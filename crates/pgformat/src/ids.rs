@@ -72,6 +72,11 @@ impl TransactionId {
     pub const fn is_valid(self) -> bool {
         self.get() != 0
     }
+
+    /// Whether it is older than another. Numbers come round: older is what lies at most half of them behind.
+    pub const fn is_before(self, other: Self) -> bool {
+        self.get().wrapping_sub(other.get()) >= 1 << 31
+    }
 }
 
 /// Bytes in a page of a relation. Other sizes are refused when a control file is read.

@@ -12,6 +12,7 @@ mod tests {
         wal::decoder::{Next, WalDecoder},
         wal_summary::{
             SummaryBuilder, WalSummary,
+            carried::Carried,
             database_events::{DatabaseChange, DropSign},
         },
     };
@@ -147,14 +148,19 @@ mod tests {
         }
 
         fn stretch(&self, start: Lsn, end: Lsn, relfilenode: u32) -> WalSummary {
-            let log = &self.log;
-            let mut decoder = WalDecoder::new(log.version, log.segment_size, start);
-            let mut builder = SummaryBuilder::with_database_catalog(
-                log.version,
+            let builder = SummaryBuilder::with_carried(
+                self.log.version,
                 TimelineId::FIRST,
                 start,
-                Oid::new(relfilenode),
+                Carried::new(Oid::new(relfilenode)),
             );
+            self.built(builder, start, end)
+        }
+
+        /// The summary that a builder makes of a stretch of log.
+        fn built(&self, mut builder: SummaryBuilder, start: Lsn, end: Lsn) -> WalSummary {
+            let log = &self.log;
+            let mut decoder = WalDecoder::new(log.version, log.segment_size, start);
             let from = start.bytes_since(log.start) as usize;
             let to = end.bytes_since(log.start) as usize;
             let mut chunk = decoder.feed(start, &log.bytes[from..to]);
@@ -349,7 +355,7 @@ mod tests {
         catalog.update(701, (1, 2), &row(DATABASE, "barn", -1), (4, 30));
         let summary = catalog.summary();
         assert_eq!(changes(&summary), [renamed(Some("shop"), "barn")]);
-        assert_eq!(summary.database_catalog.get(), 20_000);
+        assert_eq!(summary.carried.database_catalog.get(), 20_000);
     }
 
     #[test]
@@ -360,7 +366,7 @@ mod tests {
         catalog.remove_files(800, DATABASE);
         let summary = catalog.summary();
         assert_eq!(summary.databases.dropped()[0].undo, mark.start);
-        assert_eq!(summary.database_catalog.get(), 20_000);
+        assert_eq!(summary.carried.database_catalog.get(), 20_000);
     }
 
     #[test]
@@ -385,5 +391,77 @@ mod tests {
                 (mark.start, DropSign::Mark)
             );
         }
+    }
+    #[test]
+    fn change_of_a_row_that_the_log_does_not_show_is_said_to_be_unread() {
+        let mut catalog = Catalog::new();
+        catalog.insert(700, 3, &row(DATABASE, "shop", -1));
+        catalog.update(701, (3, 4), &row(DATABASE, "shed", -1), (6, 40));
+        let middle = catalog.log.position();
+        catalog.update(702, (4, 5), &row(DATABASE, "barn", -1), (4, 40));
+        let whole = catalog.summary();
+        assert_eq!(whole.unread.databases, None);
+        assert_eq!(changes(&whole)[2], renamed(Some("shed"), "barn"));
+        let second = catalog.stretch(middle, catalog.log.position(), CATALOG);
+        assert_eq!(changes(&second), []);
+        assert_eq!(second.unread.databases, Some(second.last));
+        // A builder that is given the log before as well knows the row.
+        let first = catalog.stretch(catalog.log.start, middle, CATALOG);
+        let mut builder = SummaryBuilder::following(&first);
+        builder = SummaryBuilder::with_carried(
+            first.version,
+            first.timeline,
+            catalog.log.start,
+            builder.cut().carried,
+        );
+        let log = &catalog.log;
+        let mut decoder = WalDecoder::new(log.version, log.segment_size, log.start);
+        let mut chunk = decoder.feed(log.start, &log.bytes);
+        while let Next::Record(record) = chunk.next().expect("sound log") {
+            if record.start() == middle {
+                builder.begin(TimelineId::FIRST, middle);
+                builder.take_over(first.transactions.unfinished());
+            }
+            builder.add(&record).expect("sound record");
+        }
+        let warmed = builder.cut();
+        assert_eq!((warmed.start, warmed.end), (middle, catalog.log.position()));
+        assert_eq!(changes(&warmed), [renamed(Some("shed"), "barn")]);
+        assert_eq!(warmed.unread.databases, None);
+        let mut merged = first;
+        merged.absorb(warmed).expect("consecutive");
+        assert_eq!(merged, whole);
+    }
+
+    #[test]
+    fn rename_in_a_subtransaction_is_assigned_although_summaries_end_in_between() {
+        let mut catalog = Catalog::new();
+        catalog.insert(700, 3, &row(DATABASE, "shop", -1));
+        catalog.update(902, (3, 4), &row(DATABASE, "shed", -1), (6, 40));
+        let first_end = catalog.log.position();
+        catalog.commit(700, &[]);
+        let second_end = catalog.log.position();
+        catalog.commit(900, &[901, 902]);
+        let first = catalog.stretch(catalog.log.start, first_end, CATALOG);
+        let [_, rename] = first.databases.events() else {
+            panic!()
+        };
+        assert_eq!(rename.transaction.get(), 902);
+        let mut merged = WalSummary::decode(&first.encode()).expect("a summary");
+        let mut last = first;
+        for end in [second_end, catalog.log.position()] {
+            let next = catalog.built(SummaryBuilder::following(&last), last.end, end);
+            last = WalSummary::decode(&next.encode()).expect("a summary");
+            merged.absorb(last.clone()).expect("consecutive");
+        }
+        let transactions: Vec<u32> = merged
+            .databases
+            .events()
+            .iter()
+            .map(|event| event.transaction.get())
+            .collect();
+        assert_eq!(transactions, [700, 900]);
+        assert_eq!(merged.carried.unassigned, []);
+        assert_eq!(merged.databases, catalog.summary().databases);
     }
 }

@@ -16,14 +16,16 @@ mod tests {
         },
         wal_summary::{
             Coverage, SummaryBuilder, SummaryError, WalSummary,
-            change_map::{EverythingChanged, ForkVerdict},
+            activity::MAX_TOUCHED_RELATIONS,
+            change_map::{EverythingChanged, ForkVerdict, MAX_CHANGE_MAP_MEMORY},
             format::SummaryFormatError,
-            relation_events::RelationChange,
+            relation_events::{MAX_RELATION_EVENTS, RelationChange},
+            transactions::MAX_OPEN_TRANSACTIONS,
         },
     };
     use proptest::prelude::*;
 
-    use super::log_writer::{Block, LogWriter, body};
+    use super::log_writer::{Block, LogWriter, Place, body};
 
     const RELATION: [u32; 3] = [1663, 5, 16_400];
 
@@ -99,6 +101,24 @@ mod tests {
 
     fn commit(log: &mut LogWriter, transaction: u32, time: i64) {
         log.record(1, 0, transaction, &time.to_le_bytes());
+    }
+
+    fn prepare(log: &mut LogWriter, transaction: u32, time: i64) -> Place {
+        let mut main = bytes(&[0x57F9_4534, 88, transaction, 5]);
+        main.extend(time.to_le_bytes());
+        main.extend(bytes(&[10, 0, 0, 0, 0, 0, 0]));
+        main.extend([0, 0]);
+        main.extend(4_u16.to_le_bytes());
+        main.resize(72, 0);
+        main.extend(b"gid\0\0\0\0\0");
+        log.record(1, 0x10, transaction, &main)
+    }
+
+    fn checkpoint(log: &mut LogWriter, redo: u64, full_pages: bool) {
+        let mut main = redo.to_le_bytes().to_vec();
+        main.extend(bytes(&[1, 1, u32::from(full_pages)]));
+        main.resize(88, 0);
+        log.record(0, 0x10, 0, &main);
     }
 
     /// A commit or an abort with children and dropped relations.
@@ -296,6 +316,62 @@ mod tests {
     }
 
     #[test]
+    fn preparations_and_the_last_record_are_told() {
+        let mut log = log(15);
+        commit(&mut log, 700, 10);
+        let prepared = prepare(&mut log, 701, 20);
+        let middle = log.position();
+        let second = prepare(&mut log, 702, 15);
+        let last = log.record(10, 0x60, 703, &[0; 8]);
+        let whole = summary(&log);
+        let marks: Vec<_> = whole
+            .times
+            .prepared()
+            .iter()
+            .map(|mark| {
+                (
+                    mark.transaction.get(),
+                    mark.time.raw(),
+                    mark.start,
+                    mark.end,
+                )
+            })
+            .collect();
+        assert_eq!(
+            marks,
+            [
+                (701, 20, prepared.start, prepared.end),
+                (702, 15, second.start, second.end)
+            ]
+        );
+        assert_eq!(whole.last, last.start);
+        // They do not stop PostgreSQL.
+        assert_eq!(whole.times.transactions().len(), 1);
+        let mut merged = stretch(&log, log.start, middle);
+        assert_eq!(merged.last, prepared.start);
+        merged
+            .absorb(stretch(&log, middle, log.position()))
+            .expect("consecutive");
+        assert_eq!(merged, whole);
+        assert_eq!(WalSummary::decode(&merged.encode()), Ok(whole));
+    }
+
+    #[test]
+    fn last_checkpoint_that_logged_full_pages_is_handed_on() {
+        let mut log = log(15);
+        checkpoint(&mut log, 0x0FFF_0028, true);
+        let first = summary(&log);
+        assert_eq!(first.carried.redo, Some(Lsn::new(0x0FFF_0028)));
+        checkpoint(&mut log, 0x0FFF_0060, true);
+        checkpoint(&mut log, 0x0FFF_0090, false);
+        let second = following(&log, &first, log.position());
+        assert_eq!(second.carried.redo, Some(Lsn::new(0x0FFF_0060)));
+        touch(&mut log, RELATION, 0);
+        let third = following(&log, &second, log.position());
+        assert_eq!(third.carried, second.carried);
+    }
+
+    #[test]
     fn large_transactions_count_their_childrens_blocks() {
         let mut log = log(15);
         for block in 0..6_000 {
@@ -328,6 +404,45 @@ mod tests {
         let first = WalSummary::decode(&first.encode()).expect("a summary");
         let second = following(&log, &first, log.position());
         assert_eq!(second.transactions, summary.transactions);
+    }
+
+    #[test]
+    fn memory_is_bounded_whatever_transactions_do() {
+        let mut log = log(15);
+        let insert = |log: &mut LogWriter, transaction: u32, relation: u32| {
+            let block = Block::new([1663, 5, relation], 0);
+            log.raw_record(10, 0, transaction, &body(&[block], &[1, 0, 0]));
+        };
+        // A hundred thousand transactions under way, and one that touches as many relations.
+        for number in 0..100_000 {
+            insert(&mut log, 1_000 + number, 20_000);
+        }
+        for number in 0..100_000 {
+            insert(&mut log, 700, 30_000 + number);
+        }
+        commit(&mut log, 700, 1);
+        // One that drops more than a million.
+        let dropped: Vec<[u32; 3]> = (0..MAX_RELATION_EVENTS as u32 + 10)
+            .map(|number| [1663, 6, 20_000 + number])
+            .collect();
+        end(&mut log, 0, 701, &[], &dropped);
+        let summary = summary(&log);
+        assert!(summary.transactions.unfinished().len() <= MAX_OPEN_TRANSACTIONS);
+        let [large, _] = summary.transactions.ended() else {
+            panic!()
+        };
+        assert!(large.is_large());
+        assert_eq!(large.activity.touched.len(), MAX_TOUCHED_RELATIONS);
+        let listed: u64 = large
+            .activity
+            .touched
+            .iter()
+            .map(|touched| touched.blocks)
+            .sum();
+        assert_eq!(listed + large.activity.other_blocks, 100_000);
+        assert_eq!(summary.relations.events().len(), MAX_RELATION_EVENTS);
+        assert_eq!(summary.relations.coverage(), Coverage::Partial);
+        assert!(summary.changes.memory() <= MAX_CHANGE_MAP_MEMORY);
     }
 
     #[test]
@@ -371,6 +486,9 @@ mod tests {
         let stored = summary(&rich_log()).encode();
         let read = WalSummary::decode(&stored).expect("a summary");
         assert_eq!(read, summary(&rich_log()));
+        assert!(read.unread.databases.is_some() && read.unread.relations.is_some());
+        assert_eq!(read.carried.moved.len(), 1);
+        assert!(read.carried.redo.is_some());
         assert_eq!(read.encode(), stored);
         for len in 0..stored.len() {
             assert!(WalSummary::decode(&stored[..len]).is_err(), "cut to {len}");
@@ -406,6 +524,19 @@ mod tests {
         log.record(4, 0x20, 0, &bytes(&[21, 2, 1700, 1701]));
         end(&mut log, 0, 700, &[701], &[[1663, 5, 16_402]]);
         commit(&mut log, 702, -5);
+        prepare(&mut log, 703, 50);
+        checkpoint(&mut log, 0x10_0028, true);
+        // A catalog that is rewritten, and changes of rows that the log does not show.
+        log.record(
+            7,
+            0x00,
+            704,
+            &bytes(&[5, 1663, 16, 0x0059_2717, 1, 1259, 20_000]),
+        );
+        let main = [704_u32.to_le_bytes(), [7, 0, 0, 0]].concat();
+        for relation in [[1664, 0, 1262], [1663, 5, 1259]] {
+            log.raw_record(10, 0x10, 704, &body(&[Block::new(relation, 0)], &main));
+        }
         let mut point = 40_i64.to_le_bytes().to_vec();
         point.extend(b"named");
         point.resize(72, 0);

@@ -4,7 +4,7 @@ use everpoint_engine::history::{
     self, Before, History, HistoryRequest,
     event::{Change, Event, EventId, EventKind, Object, ObjectKind},
 };
-use everpoint_engine::instance_record::InstanceRecord;
+use everpoint_engine::{instance_record::InstanceRecord, summary::Source};
 use everpoint_pgformat::TimelineId;
 use everpoint_repository::Repository;
 use jiff::{SignedDuration, Timestamp};
@@ -131,6 +131,7 @@ async fn list(repository: &Repository, format: OutputFormat, args: &Log) -> anyh
         timeline: args.timeline.and_then(TimelineId::new),
         since: args.since,
         until: args.until,
+        source: Source::default(),
     };
     let history = history::read(repository, &request).await?;
     let mut events: Vec<&Event> = history
@@ -291,6 +292,7 @@ async fn around(repository: &Repository, args: &Log, found: &Before) -> anyhow::
         timeline: found.timeline,
         since: near(inside).checked_sub(NEAR).ok(),
         until: None,
+        source: Source::default(),
     };
     let history = history::read(repository, &request).await?;
     let mut events = history.events;

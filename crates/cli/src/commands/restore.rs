@@ -165,6 +165,7 @@ struct Shown {
     file_bytes: u64,
     log_bytes: u64,
     resumed: bool,
+    notes: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -240,6 +241,7 @@ fn print_plan(format: OutputFormat, plan: &RestorePlan) -> anyhow::Result<()> {
         file_bytes: plan.file_bytes.get(),
         log_bytes: plan.log_bytes.get(),
         resumed: plan.resumed,
+        notes: plan.notes.clone(),
     };
     output::one(format, &shown, || text(plan, &shown))
 }
@@ -268,6 +270,9 @@ fn text(plan: &RestorePlan, shown: &Shown) -> String {
         }
     }
     text.push_str(&surroundings(plan, shown));
+    for note in &plan.notes {
+        text.push_str(&format!("\n  NOTE  {note}"));
+    }
     if plan.resumed {
         text.push_str("\n  going on with a restore that was interrupted");
     }

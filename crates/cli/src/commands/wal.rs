@@ -8,7 +8,7 @@ use everpoint_engine::{
         push::{Pushed, push as push_file},
         receive::{self as receiving, LEAST_INTERVAL, ReceiveEvent, ReceivePlan, Until},
     },
-    summary::{Doubt, Extent, RebuildEvent, Rebuilt, SummaryContext, SummaryEvent, rebuild},
+    summary::{Extent, RebuildEvent, Rebuilt, SummaryContext, SummaryEvent, rebuild},
 };
 use everpoint_instance::{InstanceLock, LockKind, connect_sql};
 use everpoint_pgformat::Lsn;
@@ -171,26 +171,7 @@ fn say_rebuild(event: RebuildEvent) {
 
 /// What is amiss with stored summaries, for a person; nothing when it is only that the last log has none yet.
 pub(super) fn summary_event(event: &SummaryEvent) -> Option<String> {
-    match event {
-        SummaryEvent::Missing {
-            followed: false, ..
-        } => None,
-        SummaryEvent::Missing {
-            timeline, from, to, ..
-        } => Some(format!(
-            "no summary of the log from {from} to {to} on timeline {timeline} is stored: reading the log itself"
-        )),
-        SummaryEvent::Unusable { stored, doubt } => {
-            let why = match doubt {
-                Doubt::Damaged(error) => error.to_string(),
-                Doubt::NoBoundary => "no record begins where it begins".to_owned(),
-            };
-            Some(format!(
-                "summary {} is not used: {why}. Reading the log itself",
-                stored.path
-            ))
-        }
-    }
+    event.text()
 }
 
 fn rebuilt_text(rebuilt: &Rebuilt) -> String {

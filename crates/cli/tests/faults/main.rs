@@ -12,5 +12,7 @@ mod instance;
 mod listings;
 mod push;
 mod receive;
+mod served;
 mod serving;
+mod summaries;
 mod verify;

@@ -12,12 +12,15 @@ use jiff::Timestamp;
 
 use super::{
     deleted::{Past, latest_position, past},
-    events::{EventsError, lives_between},
+    events::lives_between,
     life::{Dropped, Life, with_sources},
 };
-use crate::restore::{
-    RestoreError, Stored,
-    target::{Resolved, Resolver, Target, TargetError, to_timestamp},
+use crate::{
+    restore::{
+        RestoreError, Stored,
+        target::{Resolved, Target, TargetError, to_timestamp},
+    },
+    summary::SummaryReadError,
 };
 
 /// Which database.
@@ -115,9 +118,9 @@ pub enum ChooseError {
         /// As asked for.
         name: String,
     },
-    /// The log.
+    /// What happened to databases.
     #[error(transparent)]
-    Events(#[from] EventsError),
+    Events(#[from] SummaryReadError),
     /// The target.
     #[error(transparent)]
     Target(#[from] TargetError),
@@ -149,14 +152,15 @@ pub async fn choose(
         Wanted::Named(name) => {
             let resolved = resolver.resolve(&all).await?;
             let until = resolved.log_until;
-            let lives = lives_between(repository, stored, &resolved.backup, until).await?;
+            let lives =
+                lives_between(repository, instance, stored, &resolved.backup, until).await?;
             let alive = lives
                 .iter()
                 .find(|life| life.whole_at(until) && life.name_at(until) == Some(name));
             match alive {
                 Some(life) => return Ok(chosen(life, resolved, &lives, None)),
                 None => {
-                    let earlier = past(repository, stored, until).await?;
+                    let earlier = past(repository, instance, stored, until).await?;
                     let last = earlier
                         .into_iter()
                         .filter(|past| past.life.name_before_drop() == Some(name.as_str()))
@@ -171,10 +175,10 @@ pub async fn choose(
         }
         Wanted::Deleted { name, dropped } => {
             let end = latest_position(stored);
-            let earlier = past(repository, stored, end).await?;
+            let earlier = past(repository, instance, stored, end).await?;
             let found = one_deleted(instance, earlier, name, *dropped)?;
             let Some(target) = target else {
-                return before_drop(repository, stored, &resolver, &found).await;
+                return before_drop(repository, instance, stored, &found).await;
             };
             let life = &found.life;
             let undo = life.dropped.as_ref().map_or(end, |dropped| dropped.undo);
@@ -183,7 +187,7 @@ pub async fn choose(
             let under_way = matches!((target, &life.dropped), (Target::Time(time), Some(dropped))
                 if dropped.time.is_some_and(|dropped| *time < to_timestamp(dropped)));
             if life.begun_at(at) && at <= undo {
-                let lives = lives_of(repository, stored, &found, &resolved).await?;
+                let lives = lives_of(repository, instance, stored, &found, &resolved).await?;
                 return Ok(chosen(life, resolved, &lives, None));
             }
             if !life.begun_at(at) || !under_way {
@@ -197,23 +201,24 @@ pub async fn choose(
             found
         }
     };
-    before_drop(repository, stored, &resolver, &found).await
+    before_drop(repository, instance, stored, &found).await
 }
 
 /// Up to where the drop begins, exclusive.
 async fn before_drop(
     repository: &Repository,
+    instance: &InstanceName,
     stored: &Stored,
-    resolver: &Resolver<'_>,
     found: &Past,
 ) -> Result<Chosen, ChooseError> {
+    let resolver = stored.resolver(repository, instance);
     let dropped = found.life.dropped.clone();
     let at = match &dropped {
         Some(dropped) => dropped.undo,
         None => latest_position(stored),
     };
     let resolved = resolver.resolve(&Target::Lsn(at)).await?;
-    let lives = lives_of(repository, stored, found, &resolved).await?;
+    let lives = lives_of(repository, instance, stored, found, &resolved).await?;
     Ok(chosen(&found.life, resolved, &lives, dropped))
 }
 
@@ -221,6 +226,7 @@ async fn before_drop(
 /// lies before what was searched.
 async fn lives_of(
     repository: &Repository,
+    instance: &InstanceName,
     stored: &Stored,
     found: &Past,
     resolved: &Resolved,
@@ -229,7 +235,7 @@ async fn lives_of(
         return Ok(found.lives.clone());
     }
     let (backup, until) = (&resolved.backup, resolved.log_until);
-    let lives = lives_between(repository, stored, backup, until).await?;
+    let lives = lives_between(repository, instance, stored, backup, until).await?;
     Ok(lives.into())
 }
 

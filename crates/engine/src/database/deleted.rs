@@ -56,6 +56,7 @@ pub struct DeletedDatabase {
 /// When log is missing or damaged.
 pub async fn past(
     repository: &Repository,
+    instance: &InstanceName,
     stored: &Stored,
     until: Lsn,
 ) -> Result<Vec<Past>, ChooseError> {
@@ -70,7 +71,8 @@ pub async fn past(
             continue;
         }
         searched = end;
-        let lives: Arc<[Life]> = lives_between(repository, stored, backup, end).await?.into();
+        let lives = lives_between(repository, instance, stored, backup, end).await?;
+        let lives: Arc<[Life]> = lives.into();
         for life in lives.iter() {
             let undo = |life: &Life| life.dropped.as_ref().map(|dropped| dropped.undo);
             let same = |known: &Past| {
@@ -112,7 +114,19 @@ pub async fn deleted(
     instance: &InstanceName,
 ) -> Result<Vec<DeletedDatabase>, ChooseError> {
     let stored = Stored::read(repository, instance, None).await?;
-    let all = past(repository, &stored, latest_position(&stored)).await?;
+    deleted_of(repository, instance, &stored).await
+}
+
+/// As [`deleted`], of what was read before. [`Stored::sources`] has notes then.
+///
+/// # Errors
+/// When the repository cannot be read, or log is damaged.
+pub async fn deleted_of(
+    repository: &Repository,
+    instance: &InstanceName,
+    stored: &Stored,
+) -> Result<Vec<DeletedDatabase>, ChooseError> {
+    let all = past(repository, instance, stored, latest_position(stored)).await?;
     Ok(all.iter().filter_map(describe).collect())
 }
 

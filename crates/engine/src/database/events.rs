@@ -3,89 +3,58 @@
 use std::collections::HashSet;
 
 use everpoint_pgformat::{
-    Lsn, TimelineId, TransactionId,
-    wal_summary::{
-        SummaryBuilder, SummaryError, database_events::DatabaseEvents, time_index::TransactionMark,
-    },
+    Lsn, TransactionId,
+    wal_summary::{WalSummary, database_events::DatabaseEvents, time_index::TransactionMark},
 };
-use everpoint_repository::{Repository, backup::Backup};
+use everpoint_repository::{InstanceName, Repository, backup::Backup};
 
 use super::life::{Ends, Life, lives};
-use crate::restore::{
-    Stored,
-    target::{Begin, LogScan, TargetError},
+use crate::{
+    restore::Stored,
+    summary::{Asked, Begin, Chronicle, Facts, SummaryReadError},
 };
-
-/// Stored log cannot be searched for what happened to databases.
-#[derive(Debug, thiserror::Error)]
-pub enum EventsError {
-    /// It cannot be read.
-    #[error(transparent)]
-    Log(#[from] TargetError),
-    /// A record in it makes no sense.
-    #[error("the stored log cannot be searched")]
-    Summary(#[from] SummaryError),
-}
 
 /// The lives of databases from a backup's start up to a position.
 ///
 /// # Errors
-/// See [`EventsError`].
+/// When neither summaries nor log tell them.
 pub async fn lives_between(
     repository: &Repository,
+    instance: &InstanceName,
     stored: &Stored,
     backup: &Backup,
     until: Lsn,
-) -> Result<Vec<Life>, EventsError> {
-    let scan = LogScan {
+) -> Result<Vec<Life>, SummaryReadError> {
+    let asked = Asked {
         repository,
+        instance,
+        backup,
         index: &stored.index,
         timeline: stored.timeline,
-        version: backup.version,
-        segment_size: backup.segment_size,
+        from: backup.start_lsn,
+        begin: Begin::AtRecord,
+        until,
+        facts: Facts::Databases,
+        sources: &stored.sources,
     };
-    let mut collector = Collector::new(backup, stored.timeline);
-    let mut failed = None;
-    scan.run(backup.start_lsn, until, Begin::AtRecord, |record| {
-        if record.end() > until {
-            return Ok(false);
-        }
-        if let Err(error) = collector.builder.add(record) {
-            failed = Some(error);
-            return Ok(false);
-        }
-        if collector.builder.is_full() {
-            collector.cut();
-        }
-        Ok(true)
-    })
-    .await?;
-    if let Some(error) = failed {
-        return Err(error.into());
+    let mut chronicle = Chronicle::new(&asked).await?;
+    let mut collector = Collector::default();
+    while let Some(summary) = chronicle.next().await? {
+        collector.add(summary);
     }
-    collector.cut();
     let ends = Ends::new(collector.ends);
     Ok(lives(&backup.databases, &collector.events, &ends))
 }
 
 /// Keeps of summaries what is about databases.
+#[derive(Default)]
 struct Collector {
-    builder: SummaryBuilder,
     events: DatabaseEvents,
     ends: Vec<TransactionMark>,
 }
 
 impl Collector {
-    fn new(backup: &Backup, timeline: TimelineId) -> Self {
-        Self {
-            builder: SummaryBuilder::new(backup.version, timeline, backup.start_lsn),
-            events: DatabaseEvents::default(),
-            ends: Vec::new(),
-        }
-    }
-
-    fn cut(&mut self) {
-        let summary = self.builder.cut();
+    fn add(&mut self, summary: WalSummary) {
         self.events.absorb(summary.databases);
         let concerned: HashSet<TransactionId> = self
             .events

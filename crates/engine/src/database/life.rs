@@ -151,6 +151,7 @@ pub fn lives(listed: &[Database], events: &DatabaseEvents, ends: &Ends) -> Vec<L
             }
             DatabaseChange::CreatedByLog { .. }
             | DatabaseChange::Moved { .. }
+            | DatabaseChange::Assigned { .. }
             | DatabaseChange::Invalidated { .. }
             | DatabaseChange::Revalidated
             | DatabaseChange::RowDeleted { .. }

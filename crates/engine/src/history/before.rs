@@ -7,7 +7,10 @@ use everpoint_pgformat::{
 use everpoint_repository::{InstanceName, Repository};
 
 use super::{HistoryError, Stored, event::EventId};
-use crate::restore::{target::Neighbour, time_search::neighbour};
+use crate::{
+    restore::{target::Neighbour, time_search::neighbour},
+    summary::{Facts, Source},
+};
 
 /// Where a restore has to go to have everything up to an event, and nothing of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,13 +45,14 @@ pub async fn before(
     instance: &InstanceName,
     event: EventId,
 ) -> Result<Before, HistoryError> {
-    let latest = Stored::read(repository, instance, None).await?;
+    let latest = Stored::read(repository, instance, None, Source::default()).await?;
     let is_on_latest = latest.history.timeline_at(event.lsn) == event.timeline;
     let (stored, timeline) = match is_on_latest {
         true => (latest, None),
         false => {
             let asked = Some(event.timeline);
-            (Stored::read(repository, instance, asked).await?, asked)
+            let stored = Stored::read(repository, instance, asked, Source::default()).await?;
+            (stored, asked)
         }
     };
     let index = &stored.index;
@@ -71,9 +75,11 @@ pub async fn before(
         });
     }
     let mut found = Search::new(event.lsn, backup.stop_lsn);
-    let mut stream = stored.stream(repository, (backup.start_lsn, until))?;
-    while let Some(stream) = &mut stream
-        && let Some(summary) = stream.next().await?
+    let stretch = (backup.start_lsn, until);
+    let chronicle = stored.chronicle(repository, instance, stretch, Facts::Databases);
+    let mut chronicle = chronicle.await?;
+    while let Some(chronicle) = &mut chronicle
+        && let Some(summary) = chronicle.next().await?
     {
         for mark in summary.times.transactions() {
             found.see(mark);

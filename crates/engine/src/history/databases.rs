@@ -10,7 +10,10 @@ use super::{
     lives::DatabaseLife,
     read,
 };
-use crate::window::{Range, Window};
+use crate::{
+    summary::Source,
+    window::{Range, Window},
+};
 
 /// From when to when the databases can be restored.
 #[derive(Clone, Debug)]
@@ -83,6 +86,7 @@ pub async fn windows(
         timeline: None,
         since: None,
         until: None,
+        source: Source::default(),
     };
     let history = read(repository, &request).await?;
     let mut databases: Vec<DatabaseWindow> = history

@@ -151,8 +151,17 @@ impl Digest {
 
     fn note_databases(&mut self, summary: &WalSummary) {
         self.databases.absorb(summary.databases.clone());
-        self.pending
-            .extend(summary.databases.events().iter().cloned());
+        for event in summary.databases.events() {
+            match event.change {
+                DatabaseChange::Assigned { child } => {
+                    let pending = self.pending.iter_mut();
+                    pending
+                        .filter(|of| of.transaction == child && of.change.is_of_name())
+                        .for_each(|of| of.transaction = event.transaction);
+                }
+                _ => self.pending.push(event.clone()),
+            }
+        }
         if self.pending.is_empty() {
             return;
         }
@@ -197,6 +206,7 @@ impl Digest {
             | DatabaseChange::CreatedByLog { .. }
             | DatabaseChange::Invalidated { .. }
             | DatabaseChange::Revalidated
+            | DatabaseChange::Assigned { .. }
             | DatabaseChange::RowDeleted { .. }
             | DatabaseChange::FilesRemoved { .. } => return,
         };

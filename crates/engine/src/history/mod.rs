@@ -12,7 +12,6 @@ pub mod event;
 mod known;
 pub mod lives;
 mod relations;
-pub mod stream;
 mod text;
 
 use everpoint_pgformat::{Lsn, TimelineId, timeline::TimelineHistory};
@@ -30,9 +29,8 @@ use self::{
     digest::Digest,
     event::{Change, Event, EventId, EventKind},
     lives::DatabaseLives,
-    stream::{StreamError, Stretch, SummaryStream},
 };
-use crate::restore::target::Begin;
+use crate::summary::{Asked, Begin, Chronicle, Facts, Source, Sources, SummaryReadError};
 
 /// What is to be told.
 #[derive(Clone, Debug)]
@@ -45,6 +43,8 @@ pub struct HistoryRequest {
     pub since: Option<Timestamp>,
     /// Up to when.
     pub until: Option<Timestamp>,
+    /// From what it is told.
+    pub source: Source,
 }
 
 /// What happened.
@@ -117,9 +117,9 @@ pub enum HistoryError {
         /// The first position that is missing.
         missing: Lsn,
     },
-    /// The stored log cannot be read.
+    /// Neither summaries nor log tell it.
     #[error(transparent)]
-    Stream(#[from] StreamError),
+    Summaries(#[from] SummaryReadError),
     /// The repository.
     #[error(transparent)]
     Repository(#[from] RepositoryError),
@@ -131,6 +131,7 @@ struct Stored {
     index: LogIndex,
     timeline: TimelineId,
     history: TimelineHistory,
+    sources: Sources,
 }
 
 impl Stored {
@@ -138,6 +139,7 @@ impl Stored {
         repository: &Repository,
         instance: &InstanceName,
         timeline: Option<TimelineId>,
+        source: Source,
     ) -> Result<Self, HistoryError> {
         let mut backups = repository.readable_backups(instance).await?.backups;
         let index = repository.log_index(instance).await?;
@@ -165,6 +167,7 @@ impl Stored {
             index,
             timeline,
             history,
+            sources: Sources::new(source),
         })
     }
 
@@ -199,11 +202,14 @@ impl Stored {
         stretches
     }
 
-    fn stream(
-        &self,
-        repository: &Repository,
+    /// What happened in a stretch; `None` when no backup tells what cluster it is of.
+    async fn chronicle<'a>(
+        &'a self,
+        repository: &'a Repository,
+        instance: &'a InstanceName,
         (from, until): (Lsn, Lsn),
-    ) -> Result<Option<SummaryStream>, HistoryError> {
+        facts: Facts,
+    ) -> Result<Option<Chronicle<'a>>, HistoryError> {
         let describing = self
             .backups
             .iter()
@@ -213,19 +219,22 @@ impl Stored {
             return Ok(None);
         };
         let is_start = self.backups.iter().any(|backup| backup.start_lsn == from);
-        let stretch = Stretch {
+        let asked = Asked {
+            repository,
+            instance,
+            backup,
             index: &self.index,
             timeline: self.timeline,
-            version: backup.version,
-            segment_size: backup.segment_size,
             from,
             begin: match is_start {
                 true => Begin::AtRecord,
                 false => Begin::Search,
             },
             until,
+            facts,
+            sources: &self.sources,
         };
-        Ok(Some(SummaryStream::new(repository, &stretch)?))
+        Ok(Some(Chronicle::new(&asked).await?))
     }
 }
 
@@ -238,7 +247,7 @@ pub async fn read(
     request: &HistoryRequest,
 ) -> Result<History, HistoryError> {
     let instance = &request.instance;
-    let stored = Stored::read(repository, instance, request.timeline).await?;
+    let stored = Stored::read(repository, instance, request.timeline, request.source).await?;
     let gaps = repository.gaps(instance).await?;
     let mut troubles = Vec::new();
     // The last backup before the time asked for knows the databases of that time.
@@ -258,13 +267,15 @@ pub async fn read(
     let mut digest = Digest::new(stored.history.clone(), lives);
     let stretches = stored.stretches(from);
     for stretch in &stretches {
-        let Some(mut stream) = stored.stream(repository, *stretch)? else {
+        let chronicle = stored.chronicle(repository, instance, *stretch, Facts::Tables);
+        let Some(mut chronicle) = chronicle.await? else {
             break;
         };
-        while let Some(summary) = stream.next().await? {
+        while let Some(summary) = chronicle.next().await? {
             digest.add(&summary);
         }
     }
+    troubles.extend(stored.sources.notes());
     let digested = digest.finish();
     if digested.is_partial {
         troubles

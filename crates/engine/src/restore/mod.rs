@@ -5,6 +5,7 @@
 //! interrupted leaves a marker in the directory and goes on from what is right when run again.
 
 pub mod files;
+pub mod pack_reader;
 pub mod recovery;
 pub mod refusal;
 pub mod replayable_log;
@@ -31,7 +32,7 @@ use self::{
     target::{Resolved, Resolver, Target, TargetError},
     writer::{Owner, WriteError},
 };
-use crate::{log::reader::LogPlanError, progress::Progress};
+use crate::{log::reader::LogPlanError, progress::Progress, summary::Sources};
 
 /// The file that marks a directory whose restore is under way.
 pub const MARKER: &str = "everpoint.restore.json";
@@ -83,6 +84,8 @@ pub struct Stored {
     pub index: LogIndex,
     /// The timeline in whose history targets lie.
     pub timeline: TimelineId,
+    /// From what it is told what happened.
+    pub sources: Sources,
 }
 
 impl Stored {
@@ -114,6 +117,7 @@ impl Stored {
             backups,
             index,
             timeline,
+            sources: Sources::default(),
         })
     }
 
@@ -129,6 +133,7 @@ impl Stored {
             backups: &self.backups,
             index: &self.index,
             timeline: self.timeline,
+            sources: &self.sources,
         }
     }
 }
@@ -159,8 +164,12 @@ pub struct RestorePlan {
     pub file_bytes: ByteCount,
     /// Bytes of log that replay reads.
     pub log_bytes: ByteCount,
+    /// Room that is needed where it goes.
+    pub needed_bytes: ByteCount,
     /// Whether an interrupted restore is gone on with.
     pub resumed: bool,
+    /// What was amiss with stored summaries when the target was looked for, for a person.
+    pub notes: Vec<String>,
 }
 
 /// A restore failed.
@@ -299,10 +308,12 @@ pub async fn plan_resolved(
         Selection::Cluster => backup.totals.restored_bytes,
         Selection::Databases(_) => files::selected_bytes(repository, &request, backup).await?,
     };
+    let needed_bytes = file_bytes + in_place + SPARE_BYTES;
     if !resumed {
-        refusal::check_space(&request.to, file_bytes + in_place + SPARE_BYTES)?;
+        refusal::check_space(&request.to, needed_bytes)?;
     }
     Ok(RestorePlan {
+        needed_bytes: ByteCount::new(needed_bytes),
         file_bytes: ByteCount::new(file_bytes),
         log_bytes: ByteCount::new(log_bytes),
         request,
@@ -311,6 +322,7 @@ pub async fn plan_resolved(
         index: stored.index.clone(),
         tablespaces,
         resumed,
+        notes: stored.sources.notes(),
     })
 }
 

@@ -16,11 +16,9 @@ use everpoint_pgformat::{
         decoder::{Next, WalDecoder},
         error::WalError,
         record::Record,
-        resource_manager::ResourceManager,
         segment::SegmentSize,
-        transaction::TransactionRecord,
-        xlog::{RestorePoint, XlogRecord},
     },
+    wal_summary::{WalSummary, time_index::RestorePointMark},
 };
 use everpoint_repository::{
     InstanceName, Repository, RepositoryError, backup::Backup, log::LogIndex, object::ObjectError,
@@ -29,8 +27,9 @@ use jiff::Timestamp;
 
 use super::time_search::{Surroundings, TimeSearch};
 use crate::{
-    history::stream::{StreamError, Stretch, SummaryStream},
+    history::digest::shown,
     log::reader::LogReader,
+    summary::{Asked, Begin, Chronicle, Facts, Source, Sources, SummaryReadError},
     window::{self, complete_at},
 };
 
@@ -166,9 +165,9 @@ pub enum TargetError {
     /// The stored log cannot be decoded.
     #[error("the stored log is damaged")]
     Log(#[from] WalError),
-    /// The stored log cannot be summarised.
+    /// Neither summaries nor log tell what happened.
     #[error(transparent)]
-    Summaries(#[from] StreamError),
+    Summaries(#[from] SummaryReadError),
     /// The repository.
     #[error(transparent)]
     Repository(#[from] RepositoryError),
@@ -204,6 +203,8 @@ pub struct Resolver<'a> {
     pub index: &'a LogIndex,
     /// The timeline in whose history the target lies.
     pub timeline: TimelineId,
+    /// From what it is told what happened.
+    pub sources: &'a Sources,
 }
 
 impl Resolver<'_> {
@@ -330,28 +331,56 @@ impl Resolver<'_> {
 
     /// The last record that ends at or before `lsn`.
     async fn at_lsn(&self, backup: &Backup, lsn: Lsn) -> Result<Resolved, TargetError> {
-        let size = backup.segment_size;
-        // The record is nearly always in the last two segments.
-        let near = Lsn::new(size.floor(lsn).get().saturating_sub(size.bytes()));
-        for from in [near.max(backup.start_lsn), backup.start_lsn] {
-            let mut last = None;
-            self.scan(backup, from, lsn, |record| {
-                if record.end() <= lsn {
-                    last = Some((record.start(), record.end()));
-                }
-                Ok(record.end() < lsn)
-            })
-            .await?;
-            if let Some((start, end)) = last {
-                let stop = if end <= backup.stop_lsn {
-                    Stop::AtConsistency
-                } else {
-                    Stop::After(start)
-                };
-                return Ok(self.resolved(backup, stop, end.max(backup.stop_lsn), None, None));
+        let near = self.near(backup, lsn);
+        let mut last = None;
+        if let Some(known) = self.record_before(backup, lsn).await? {
+            // A summary may be wrong, and the log is not: it is looked at from further back then.
+            let found = self
+                .last_record(backup, (known, Begin::AtRecord), lsn)
+                .await;
+            last = found.unwrap_or_default();
+        }
+        for from in [near, (backup.start_lsn, Begin::AtRecord)] {
+            if last.is_none() {
+                last = self.last_record(backup, from, lsn).await?;
             }
         }
-        Ok(self.resolved(backup, Stop::AtConsistency, backup.stop_lsn, None, None))
+        let Some((start, end)) = last else {
+            let stop = self.at_consistency(backup).await?;
+            return Ok(self.resolved(backup, stop, backup.stop_lsn, None, None));
+        };
+        let stop = match end <= backup.stop_lsn {
+            true => self.at_consistency(backup).await?,
+            false => Stop::After(start),
+        };
+        Ok(self.resolved(backup, stop, end.max(backup.stop_lsn), None, None))
+    }
+
+    /// Where the record that ends at or before a position is nearly always found: in the last two segments.
+    fn near(&self, backup: &Backup, lsn: Lsn) -> (Lsn, Begin) {
+        let size = backup.segment_size;
+        let near = Lsn::new(size.floor(lsn).get().saturating_sub(size.bytes()));
+        match near > backup.start_lsn {
+            true => (near, Begin::Search),
+            false => (backup.start_lsn, Begin::AtRecord),
+        }
+    }
+
+    /// Where replay ends as soon as a backup is consistent. PostgreSQL stops there before the next record, and
+    /// fails where none follows; then it is told to stop behind the record that ends at the stop position.
+    async fn at_consistency(&self, backup: &Backup) -> Result<Stop, TargetError> {
+        let stop = backup.stop_lsn;
+        if self.index.complete_until(self.timeline, backup.start_lsn) > stop {
+            return Ok(Stop::AtConsistency);
+        }
+        for from in [self.near(backup, stop), (backup.start_lsn, Begin::AtRecord)] {
+            if let Some((start, end)) = self.last_record(backup, from, stop).await?
+                && end == stop
+            {
+                return Ok(Stop::After(start));
+            }
+        }
+        Ok(Stop::AtConsistency)
     }
 
     async fn at_time(&self, target: &Target, time: Timestamp) -> Result<Resolved, TargetError> {
@@ -362,29 +391,18 @@ impl Resolver<'_> {
         let until = self.index.complete_until(self.timeline, backup.start_lsn);
         let wanted = PgTimestamp::from_unix_microseconds(time.as_microsecond());
         let mut search = TimeSearch::new(wanted);
-        let mut summaries = SummaryStream::new(
-            self.repository,
-            &Stretch {
-                index: self.index,
-                timeline: self.timeline,
-                version: backup.version,
-                segment_size: backup.segment_size,
-                from: backup.start_lsn,
-                begin: Begin::AtRecord,
-                until,
-            },
-        )?;
+        let mut chronicle = self.chronicle(backup, until, Facts::Databases).await?;
         while !search.is_over()
-            && let Some(summary) = summaries.next().await?
+            && let Some(summary) = chronicle.next().await?
         {
             search.add(&summary);
         }
         let mut surroundings = search.surroundings(self.index.history(self.timeline));
         let (inside, outside) = (search.inside(), search.outside());
-        let last = self.last_end(backup, until, wanted, &search).await?;
+        let last = search.last_record();
         let (start, end) = last.unwrap_or((backup.start_lsn, backup.stop_lsn));
         let stop = match end <= backup.stop_lsn {
-            true => Stop::AtConsistency,
+            true => self.at_consistency(backup).await?,
             false => Stop::After(start),
         };
         surroundings.keep_before(end);
@@ -422,41 +440,26 @@ impl Resolver<'_> {
         }
     }
 
-    /// The last end or preparation of a transaction that is inside: what follows it is not visible.
-    /// Preparations are in no summary, so the log between the two ends is searched for them.
-    async fn last_end(
-        &self,
-        backup: &Backup,
+    /// What happened from a backup's start on.
+    async fn chronicle<'a>(
+        &'a self,
+        backup: &'a Backup,
         until: Lsn,
-        wanted: PgTimestamp,
-        search: &TimeSearch,
-    ) -> Result<Option<(Lsn, Lsn)>, TargetError> {
-        let mut last = search.inside_record();
-        let from = last.map_or(backup.start_lsn, |(start, _)| start);
-        let to = search.outside().map_or(until, |outside| outside.lsn);
-        let version = backup.version;
-        let scan = LogScan {
+        facts: Facts,
+    ) -> Result<Chronicle<'a>, TargetError> {
+        let asked = Asked {
             repository: self.repository,
+            instance: self.instance,
+            backup,
             index: self.index,
             timeline: self.timeline,
-            version,
-            segment_size: backup.segment_size,
+            from: backup.start_lsn,
+            begin: Begin::AtRecord,
+            until,
+            facts,
+            sources: self.sources,
         };
-        scan.run(from, until, Begin::AtRecord, |record| {
-            if record.start() >= to {
-                return Ok(false);
-            }
-            if record.resource_manager() == ResourceManager::TRANSACTION
-                && let Ok(TransactionRecord::Prepare(prepare)) =
-                    TransactionRecord::parse(record, version)
-                && prepare.time <= wanted
-            {
-                last = Some((record.start(), record.end()));
-            }
-            Ok(true)
-        })
-        .await?;
-        Ok(last)
+        Ok(Chronicle::new(&asked).await?)
     }
 
     /// The last restore point of a name: its record's start and end.
@@ -467,22 +470,18 @@ impl Resolver<'_> {
         for backup in usable.iter().rev() {
             let complete = self.index.complete_until(self.timeline, backup.start_lsn);
             let until = to.map_or(complete, |to: Lsn| to.min(complete));
-            let version = backup.version;
             let mut found = None;
             let mut passed = VecDeque::new();
-            self.scan(backup, backup.start_lsn, until, |record| {
-                if record.resource_manager() == ResourceManager::XLOG
-                    && let Ok(XlogRecord::RestorePoint(point)) = XlogRecord::parse(record, version)
-                {
+            let mut chronicle = self.chronicle(backup, until, Facts::Times).await?;
+            while let Some(summary) = chronicle.next().await? {
+                for point in summary.times.restore_points() {
                     if point.name == name.as_bytes() {
-                        found = Some((record.start(), record.end()));
+                        found = Some((point.start, point.end));
                     }
-                    passed.push_front(restore_point_text(&point));
+                    passed.push_front(restore_point_text(point));
                     passed.truncate(NAMED_RESTORE_POINTS);
                 }
-                Ok(true)
-            })
-            .await?;
+            }
             if let Some(found) = found {
                 return Ok(found);
             }
@@ -498,19 +497,38 @@ impl Resolver<'_> {
         Err(TargetError::UnknownRestorePoint { name, known })
     }
 
-    /// Shows the records from `from` up to `until` to `visit` until it returns false.
-    async fn scan(
+    /// Where the last record begins, in front of a position, of which stored summaries know.
+    async fn record_before(&self, backup: &Backup, lsn: Lsn) -> Result<Option<Lsn>, TargetError> {
+        if self.sources.source() == Source::Log {
+            return Ok(None);
+        }
+        let parts = self.index.history(self.timeline).parts().to_vec();
+        let stored = self.repository.summaries(self.instance).await?;
+        let near = stored
+            .iter()
+            .filter(|stored| stored.start < lsn && stored.end > backup.start_lsn)
+            .filter(|stored| {
+                let on = parts.iter().find(|part| part.timeline == stored.timeline);
+                on.is_some_and(|part| stored.start >= part.from && stored.end <= part.to)
+            })
+            .max_by_key(|stored| stored.end.min(lsn));
+        let Some(near) = near else {
+            return Ok(None);
+        };
+        let cluster = Some(backup.system_identifier);
+        Ok(match self.repository.read_summary(near, cluster).await {
+            Ok(summary) => Some(last_start(&summary, lsn).max(backup.start_lsn)),
+            Err(_) => None,
+        })
+    }
+
+    /// The last record that ends at or before a position, by its start and end.
+    async fn last_record(
         &self,
         backup: &Backup,
-        from: Lsn,
-        until: Lsn,
-        visit: impl FnMut(&Record<'_>) -> Result<bool, TargetError>,
-    ) -> Result<(), TargetError> {
-        let begin = if from == backup.start_lsn {
-            Begin::AtRecord
-        } else {
-            Begin::Search
-        };
+        (from, begin): (Lsn, Begin),
+        lsn: Lsn,
+    ) -> Result<Option<(Lsn, Lsn)>, TargetError> {
         let scan = LogScan {
             repository: self.repository,
             index: self.index,
@@ -518,22 +536,39 @@ impl Resolver<'_> {
             version: backup.version,
             segment_size: backup.segment_size,
         };
-        scan.run(from, until, begin, visit).await
+        let mut last = None;
+        scan.run(from, lsn, begin, |record| {
+            if record.end() <= lsn {
+                last = Some((record.start(), record.end()));
+            }
+            Ok(record.end() < lsn)
+        })
+        .await?;
+        Ok(last)
     }
 }
 
-fn restore_point_text(point: &RestorePoint<'_>) -> String {
-    let name = String::from_utf8_lossy(point.name);
-    format!("`{name}` of {}", to_timestamp(point.time))
+/// The start of the last record in front of a position that a summary tells of.
+fn last_start(summary: &WalSummary, lsn: Lsn) -> Lsn {
+    if summary.end <= lsn {
+        return summary.last;
+    }
+    let ends = summary.times.transactions();
+    let ended = ends.partition_point(|mark| mark.end <= lsn).checked_sub(1);
+    let ended = ended
+        .and_then(|index| ends.get(index))
+        .map(|mark| mark.start);
+    let events = summary.databases.events().iter();
+    let event = events
+        .rev()
+        .map(|event| event.start)
+        .find(|start| *start < lsn);
+    ended.max(event).unwrap_or(summary.start)
 }
 
-/// Whether a scan begins at a record's first byte.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Begin {
-    /// It does.
-    AtRecord,
-    /// The first record behind the position is to be found.
-    Search,
+fn restore_point_text(point: &RestorePointMark) -> String {
+    let name = shown(&point.name);
+    format!("`{name}` of {}", to_timestamp(point.time))
 }
 
 /// Reads stored log as records.

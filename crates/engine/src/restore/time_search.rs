@@ -6,7 +6,7 @@ use everpoint_pgformat::{
     wal_summary::{
         WalSummary,
         database_events::DatabaseEvents,
-        time_index::{StepBack, TransactionMark},
+        time_index::{PreparedMark, StepBack, TransactionMark},
     },
 };
 
@@ -45,6 +45,8 @@ pub struct TimeSearch {
     wanted: PgTimestamp,
     inside: Option<TransactionMark>,
     outside: Option<TransactionMark>,
+    /// The last preparation that is not later than the time.
+    prepared: Option<PreparedMark>,
     clock: ClockWatch,
     clock_steps: Vec<StepBack>,
     databases: DatabaseEvents,
@@ -57,6 +59,7 @@ impl TimeSearch {
             wanted,
             inside: None,
             outside: None,
+            prepared: None,
             clock: ClockWatch::default(),
             clock_steps: Vec::new(),
             databases: DatabaseEvents::default(),
@@ -68,7 +71,7 @@ impl TimeSearch {
         self.databases.absorb(summary.databases.clone());
         for mark in summary.times.transactions() {
             if self.is_over() {
-                return;
+                break;
             }
             self.clock_steps.extend(self.clock.see(mark));
             match mark.time > self.wanted {
@@ -76,6 +79,15 @@ impl TimeSearch {
                 false => self.inside = Some(*mark),
             }
         }
+        let wanted = self.wanted;
+        let end = self.outside.map_or(Lsn::MAX, |outside| outside.start);
+        let prepared = summary.times.prepared().iter();
+        self.prepared = prepared
+            .take_while(|mark| mark.start < end)
+            .filter(|mark| mark.time <= wanted)
+            .last()
+            .copied()
+            .or(self.prepared);
     }
 
     /// Whether the first end outside was found.
@@ -88,9 +100,12 @@ impl TimeSearch {
         self.inside.as_ref().map(neighbour)
     }
 
-    /// Its record's start and end.
-    pub fn inside_record(&self) -> Option<(Lsn, Lsn)> {
-        self.inside.map(|mark| (mark.start, mark.end))
+    /// The last end or preparation of a transaction that is inside, by its record's start and end: what follows
+    /// it is not visible.
+    pub fn last_record(&self) -> Option<(Lsn, Lsn)> {
+        let inside = self.inside.map(|mark| (mark.start, mark.end));
+        let prepared = self.prepared.map(|mark| (mark.start, mark.end));
+        inside.max(prepared)
     }
 
     /// The first end outside.

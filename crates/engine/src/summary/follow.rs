@@ -1,13 +1,11 @@
 //! Summarising log while it comes in, after what was summarised before.
 
-use everpoint_pgformat::{
-    Lsn, TimelineId,
-    wal_summary::{DATABASE_CATALOG, WalSummary},
-};
+use everpoint_pgformat::{Lsn, TimelineId, wal_summary::WalSummary};
 use everpoint_repository::{RepositoryError, log::LogIndex};
 
 use super::{
-    DERIVED_SUMMARY_BYTES, LogSummariser, SummariseError, SummaryContext, reader::next_page,
+    DERIVED_SUMMARY_BYTES, Knowledge, LogSummariser, SummariseError, SummaryContext,
+    reader::next_page,
 };
 use crate::log::reader::LogReader;
 
@@ -101,12 +99,13 @@ impl Follower {
         };
         let (from, mut summariser) = match last {
             Some(last) => {
-                let catalog = last.database_catalog;
-                let summariser = LogSummariser::at(context, timeline, last.end, catalog);
+                let known = Knowledge::behind(&last);
+                let summariser = LogSummariser::following(context, timeline, last.end, known);
                 (last.end, summariser)
             }
             None if log_begins == begins && begins.is_valid() => {
-                let summariser = LogSummariser::at(context, timeline, begins, DATABASE_CATALOG);
+                let known = Knowledge::default();
+                let summariser = LogSummariser::following(context, timeline, begins, known);
                 (begins, summariser)
             }
             None => {

@@ -4,9 +4,11 @@
 //! What a summary says is told in [`everpoint_pgformat::wal_summary`]. It is never the only source of anything:
 //! [`SummaryReader`] reads the log where no summary can be trusted.
 
+mod chronicle;
 mod follow;
 mod reader;
 mod rebuild;
+mod source;
 mod summarise;
 
 use everpoint_pgformat::{MajorVersion, SystemIdentifier, wal::segment::SegmentSize};
@@ -14,11 +16,15 @@ use everpoint_repository::{InstanceName, Repository};
 
 use crate::instance_record::InstanceRecord;
 
+pub use chronicle::{Asked, Chronicle};
 pub(crate) use follow::store;
 pub use follow::{FollowError, Follower, MAX_CATCH_UP_BYTES};
-pub use reader::{Doubt, Origin, SummaryEvent, SummaryPiece, SummaryReadError, SummaryReader};
+pub use reader::{
+    Begin, Doubt, Origin, SummaryEvent, SummaryPiece, SummaryReadError, SummaryReader,
+};
 pub use rebuild::{Extent, RebuildEvent, Rebuilt, rebuild};
-pub use summarise::{LogSummariser, SummariseError};
+pub use source::{Facts, Source, Sources};
+pub use summarise::{Knowledge, LogSummariser, SummariseError};
 
 /// Log that one summary made from stored log covers at the most.
 pub const DERIVED_SUMMARY_BYTES: u64 = 64 << 20;

@@ -7,15 +7,17 @@ use everpoint_pgformat::{
     Lsn, Oid, TimelineId,
     timeline::HistoryPart,
     wal::page::{LONG_HEADER_SIZE, WAL_PAGE_SIZE},
-    wal_summary::{DATABASE_CATALOG, WalSummary},
+    wal_summary::{Coverage, WalSummary, change_map::ChangeMap},
 };
 use everpoint_repository::{
     RepositoryError,
-    log::LogIndex,
+    log::{LogIndex, LogPiece},
     summary::{StoredSummary, StoredSummaryError},
 };
 
-use super::{DERIVED_SUMMARY_BYTES, LogSummariser, SummariseError, SummaryContext};
+use super::{
+    DERIVED_SUMMARY_BYTES, Facts, Knowledge, LogSummariser, Sources, SummariseError, SummaryContext,
+};
 use crate::log::reader::{LogPlanError, LogReader};
 
 /// A part of the stretch asked for, and its summary.
@@ -71,6 +73,45 @@ pub enum Doubt {
     Damaged(StoredSummaryError),
     /// No record begins where it says that it begins.
     NoBoundary,
+    /// It does not tell all that is asked for: whoever made it had not seen enough of the log before.
+    Incomplete,
+}
+
+impl SummaryEvent {
+    /// In words; nothing when it is only that the last log has no summary yet.
+    pub fn text(&self) -> Option<String> {
+        match self {
+            Self::Missing {
+                followed: false, ..
+            } => None,
+            Self::Missing {
+                timeline, from, to, ..
+            } => Some(format!(
+                "no summary of the log from {from} to {to} on timeline {timeline} is stored: reading the log \
+                 itself"
+            )),
+            Self::Unusable { stored, doubt } => {
+                let why = match doubt {
+                    Doubt::Damaged(error) => error.to_string(),
+                    Doubt::NoBoundary => "no record begins where it begins".to_owned(),
+                    Doubt::Incomplete => "it was made without the log before it".to_owned(),
+                };
+                let path = &stored.path;
+                Some(format!(
+                    "summary {path} is not used: {why}. Reading the log itself"
+                ))
+            }
+        }
+    }
+}
+
+/// Whether a stretch of log begins at a record's first byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// It does.
+    AtRecord,
+    /// The first record behind the position is to be found.
+    Search,
 }
 
 /// Neither summaries nor log tell what a stretch of history holds.
@@ -100,13 +141,18 @@ pub struct SummaryReader<'a> {
     parts: VecDeque<HistoryPart>,
     stored: Vec<StoredSummary>,
     from: Lsn,
+    begin: Begin,
     head: Head,
+    facts: Facts,
+    sources: Option<Sources>,
     at: Lsn,
     to: Lsn,
     boundary: Lsn,
-    catalog: Oid,
+    /// Up to where summaries were put aside.
+    aside: Lsn,
+    known: Knowledge,
     deriving: Option<Deriving>,
-    listener: &'a (dyn Fn(SummaryEvent) + Sync),
+    listener: Box<dyn Fn(SummaryEvent) + Send + Sync + 'a>,
 }
 
 /// What becomes of a first summary that begins before what is wanted.
@@ -144,7 +190,7 @@ impl<'a> SummaryReader<'a> {
         timeline: TimelineId,
         from: Lsn,
         to: Lsn,
-        listener: &'a (dyn Fn(SummaryEvent) + Sync),
+        listener: impl Fn(SummaryEvent) + Send + Sync + 'a,
     ) -> Result<Self, RepositoryError> {
         let stored = context.repository.summaries(&context.instance).await?;
         let reader = Self::from_log(context, index, timeline, from, to, listener);
@@ -158,7 +204,7 @@ impl<'a> SummaryReader<'a> {
         timeline: TimelineId,
         from: Lsn,
         to: Lsn,
-        listener: &'a (dyn Fn(SummaryEvent) + Sync),
+        listener: impl Fn(SummaryEvent) + Send + Sync + 'a,
     ) -> Self {
         Self {
             context,
@@ -167,13 +213,29 @@ impl<'a> SummaryReader<'a> {
             parts: index.history(timeline).parts().into(),
             stored: Vec::new(),
             from,
+            begin: Begin::AtRecord,
             head: Head::Superset,
+            facts: Facts::Changes,
+            sources: None,
             at: from,
             to,
             boundary: from,
-            catalog: DATABASE_CATALOG,
+            aside: Lsn::INVALID,
+            known: Knowledge::default(),
             deriving: None,
-            listener,
+            listener: Box::new(listener),
+        }
+    }
+
+    /// For what happened, not for what changed: lists have to be exact. Maps of changes are left out where
+    /// log is read.
+    #[must_use]
+    pub(super) fn for_facts(self, facts: Facts, begin: Begin, sources: Sources) -> Self {
+        Self {
+            begin,
+            facts,
+            sources: Some(sources),
+            ..self
         }
     }
 
@@ -191,7 +253,7 @@ impl<'a> SummaryReader<'a> {
 
     /// The file of `pg_database` there.
     pub fn database_catalog(&self) -> Oid {
-        self.catalog
+        self.known.database_catalog()
     }
 
     /// The next piece; `None` behind the last.
@@ -222,7 +284,10 @@ impl<'a> SummaryReader<'a> {
                         return Ok(Some(piece));
                     }
                 }
-                None => self.deriving = Some(self.begin(&part)?),
+                None => match self.remembered() {
+                    Some(piece) => return Ok(Some(piece)),
+                    None => self.deriving = Some(self.begin(&part)?),
+                },
             }
         }
     }
@@ -261,11 +326,15 @@ impl<'a> SummaryReader<'a> {
             }),
         });
         match read {
+            Ok(summary) if self.is_incomplete(&summary) => {
+                self.put_aside(stored, Doubt::Incomplete);
+                None
+            }
             Ok(summary) => {
                 let (from, to) = (self.at, stored.end.min(self.to));
                 self.at = stored.end;
                 self.boundary = stored.end;
-                self.catalog = summary.database_catalog;
+                self.known = Knowledge::behind(&summary);
                 Some(SummaryPiece {
                     from,
                     to,
@@ -280,7 +349,32 @@ impl<'a> SummaryReader<'a> {
         }
     }
 
+    /// Whether a summary lacks some of what is asked for.
+    fn is_incomplete(&self, summary: &WalSummary) -> bool {
+        let (facts, unread) = (self.facts, summary.unread);
+        let partial = [summary.times.coverage(), summary.databases.coverage()];
+        facts >= Facts::Times && partial.contains(&Coverage::Partial)
+            || facts >= Facts::Databases && unread.databases.is_some()
+            || facts >= Facts::Tables && unread.relations.is_some()
+    }
+
+    /// What was made of the log that comes next when it was asked for before.
+    fn remembered(&mut self) -> Option<SummaryPiece> {
+        let sources = self.sources.as_ref()?;
+        let (to, summary) = sources.remembered(self.timeline, self.at)?;
+        let from = std::mem::replace(&mut self.at, to);
+        self.boundary = summary.end;
+        self.known = Knowledge::behind(&summary);
+        Some(SummaryPiece {
+            from,
+            to: to.min(self.to),
+            summary: WalSummary::clone(&summary),
+            origin: Origin::Log,
+        })
+    }
+
     fn put_aside(&mut self, stored: StoredSummary, doubt: Doubt) {
+        self.aside = self.aside.max(stored.end);
         self.stored.retain(|other| other.path != stored.path);
         (self.listener)(SummaryEvent::Unusable { stored, doubt });
     }
@@ -296,31 +390,20 @@ impl<'a> SummaryReader<'a> {
         let followed = next.is_some_and(|next| next < end);
         let to = next.map_or(end, |next| next.min(end));
         let is_head = self.head == Head::Exact && self.at == self.from;
-        if to.bytes_since(self.at) > HEADER_BYTES && !is_head {
+        // Who asks what happened was told already of one that was put aside.
+        let is_told = self.sources.is_some() && to <= self.aside;
+        if to.bytes_since(self.at) > HEADER_BYTES && !is_head && !is_told {
+            // Who asks what happened is told, too, that none is there at all.
+            let is_all = self.sources.is_some() && self.at == self.from;
             (self.listener)(SummaryEvent::Missing {
                 timeline: part.timeline,
                 from: self.at,
                 to,
-                followed,
+                followed: followed || is_all,
             });
         }
-        let (at, page) = (self.at, page_of(self.at));
-        let (context, timeline) = (&self.context, self.timeline);
-        // From its page's header on, where that is stored, the log tells more surely where records begin.
-        let (pieces, summariser) = match self.index.pieces(timeline, page, to) {
-            Ok(pieces) => {
-                let checked = LogSummariser::at_checked(context, part.timeline, at, self.catalog);
-                (pieces, checked)
-            }
-            Err(_) => {
-                let pieces = self
-                    .index
-                    .pieces(timeline, at, to)
-                    .map_err(|from| LogPlanError::NotStored { from, to, timeline })?;
-                let plain = LogSummariser::at(context, part.timeline, at, self.catalog);
-                (pieces, plain)
-            }
-        };
+        let (pieces, summariser) = self.summariser(part.timeline, to)?;
+        let context = &self.context;
         Ok(Deriving {
             log: LogReader::new(context.repository.clone(), pieces)?,
             summariser,
@@ -328,6 +411,48 @@ impl<'a> SummaryReader<'a> {
             to,
             followed,
         })
+    }
+
+    /// What summarises the log from here to `to`, and the log that it has to be given.
+    fn summariser(
+        &self,
+        on: TimelineId,
+        to: Lsn,
+    ) -> Result<(Vec<LogPiece>, LogSummariser), SummaryReadError> {
+        let (context, known, at) = (&self.context, self.known.clone(), self.at);
+        let stored = |from| self.index.pieces(self.timeline, from, to);
+        if let Some(shown_from) = self.shown_from()
+            && let Ok(pieces) = stored(shown_from)
+        {
+            let warmed_up = LogSummariser::warmed_up(context, on, shown_from, at, known);
+            return Ok((pieces, warmed_up));
+        }
+        // From its page's header on, where that is stored, the log tells more surely where records begin.
+        if let Ok(pieces) = stored(page_of(at)) {
+            let checked = LogSummariser::following_checked(context, on, at, known);
+            return Ok((pieces, checked));
+        }
+        let is_record = self.begin == Begin::AtRecord || at != self.from;
+        let (first, summariser) = match is_record {
+            true => (at, LogSummariser::following(context, on, at, known)),
+            false => {
+                let page = next_page(at);
+                (page, LogSummariser::searching(context, on, page))
+            }
+        };
+        let timeline = self.timeline;
+        let missing = |from| LogPlanError::NotStored { from, to, timeline };
+        Ok((stored(first).map_err(missing)?, summariser))
+    }
+
+    /// From where log is read to know the rows of catalogs that it changes from here on, if that matters.
+    fn shown_from(&self) -> Option<Lsn> {
+        if self.facts < Facts::Databases {
+            return None;
+        }
+        let start = Some(self.from).filter(|_| self.begin == Begin::AtRecord);
+        let redo = self.known.redo().filter(|redo| *redo >= self.from);
+        redo.max(start).filter(|from| *from < self.at)
     }
 
     /// Reads on until a summary is full or the stretch ends.
@@ -376,10 +501,14 @@ impl<'a> SummaryReader<'a> {
         })
     }
 
-    fn derived(&mut self, summary: WalSummary, to: Lsn) -> SummaryPiece {
+    fn derived(&mut self, mut summary: WalSummary, to: Lsn) -> SummaryPiece {
         let from = std::mem::replace(&mut self.at, to);
         self.boundary = summary.end;
-        self.catalog = summary.database_catalog;
+        self.known = Knowledge::behind(&summary);
+        if let Some(sources) = &self.sources {
+            summary.changes = ChangeMap::default();
+            sources.remember(self.timeline, (from, to), &summary);
+        }
         SummaryPiece {
             from,
             to,

@@ -147,6 +147,15 @@ impl Activity {
         }
     }
 
+    /// Keeps the first changes of schemas; tells how many are only counted from now on.
+    pub(super) fn keep_changes(&mut self, count: usize) -> u64 {
+        let left_out = self.schema.len().saturating_sub(count);
+        self.schema.truncate(count);
+        let left_out = u64::try_from(left_out).unwrap_or(u64::MAX);
+        self.other_changes = self.other_changes.saturating_add(left_out);
+        left_out
+    }
+
     /// Adds what a child did.
     pub(super) fn add(&mut self, child: Self) {
         self.first = self.first.min(child.first);

@@ -13,20 +13,25 @@ use crate::{
         resource_manager::ResourceManager,
         storage::StorageRecord,
         transaction::{TransactionEnd, TransactionIds, TransactionRecord},
-        xlog::{self, WalLevel, XlogRecord},
+        xlog::{self, FullPageWrites, WalLevel, XlogRecord},
     },
 };
 
 use super::{
     WalSummary,
-    catalog_rows::{CatalogRows, DATABASE_CATALOG, DatabaseRow},
+    activity::Activity,
+    carried::{Carried, MAX_UNASSIGNED},
+    catalog_rows::{CatalogRows, DatabaseRow},
     change_map::{EverythingChanged, ForkId, MAX_CHANGE_MAP_MEMORY},
     database_events::{DatabaseChange, DatabaseEvent, MAX_DATABASE_EVENTS, UNKNOWN_DATABASE},
     relation_events::{MAX_RELATION_EVENTS, RelationChange, RelationEvent},
     relation_rows::{RelationNews, RelationRows},
     row_store::RowChange,
-    time_index::{MAX_RESTORE_POINTS, MAX_TRANSACTION_MARKS, RestorePointMark, TransactionMark},
-    transactions::{MAX_NOTABLE_TRANSACTIONS, OpenTransactions},
+    time_index::{
+        MAX_PREPARED_MARKS, MAX_RESTORE_POINTS, MAX_TRANSACTION_MARKS, PreparedMark,
+        RestorePointMark, TransactionMark,
+    },
+    transactions::{MAX_KEPT_CHANGES, MAX_NOTABLE_TRANSACTIONS, OpenTransactions},
 };
 
 /// A record cannot be summarised.
@@ -49,8 +54,9 @@ pub enum SummaryError {
 ///
 /// Between two summaries it keeps what later records build on: rows of catalogs and running transactions. A
 /// builder made anew in the middle of log by [`SummaryBuilder::following`] takes over the transactions, and
-/// knows less of rows: a rename may lack the old name, a drop the name of the table. Without the summary
-/// before, a transaction lacks what it did before, too.
+/// knows less of rows: a rename may lack the old name, a drop the name of the table, and
+/// [`WalSummary::unread`] says so. [`SummaryBuilder::begin`] mends that: the builder is given the log from the
+/// last checkpoint on first. Without the summary before, a transaction lacks what it did before, too.
 #[derive(Debug)]
 pub struct SummaryBuilder {
     version: MajorVersion,
@@ -58,53 +64,76 @@ pub struct SummaryBuilder {
     rows: CatalogRows,
     relations: RelationRows,
     open: OpenTransactions,
-    /// Renames, by their index, whose transactions may turn out to be children of others.
-    unassigned: Vec<usize>,
+    redo: Option<Lsn>,
+    /// Changes of names whose transactions may turn out to be children of others.
+    unassigned: Vec<Unassigned>,
 }
 
-/// The most renames whose top-level transactions are still looked for.
-const MAX_UNASSIGNED: usize = 64;
+/// A change of a database's name whose top-level transaction is looked for.
+#[derive(Clone, Copy, Debug)]
+struct Unassigned {
+    transaction: TransactionId,
+    /// Its place among the summary's events; `None` when it is in an earlier summary.
+    event: Option<usize>,
+}
 
 impl SummaryBuilder {
     /// Begins at a record boundary of a cluster whose `pg_database` still has the file `initdb` gave it.
     pub fn new(version: MajorVersion, timeline: TimelineId, start: Lsn) -> Self {
-        Self::with_database_catalog(version, timeline, start, DATABASE_CATALOG)
+        Self::with_carried(version, timeline, start, Carried::default())
     }
 
-    /// Begins at a record boundary. `pg_database` lies in this file of `global/` there: see
-    /// [`WalSummary::database_catalog`] of the summary before, or the `pg_filenode.map` of that directory.
+    /// Begins at a record boundary, where this much is known: see [`WalSummary::carried`] of the summary
+    /// before, or the `pg_filenode.map` of that directory.
     ///
-    /// If it lies elsewhere, names of databases stay unknown up to the first mark or freeze of a row, which
-    /// tells the file. Drops are found in any case.
-    pub fn with_database_catalog(
+    /// If `pg_database` lies elsewhere than it says, names of databases stay unknown up to the first mark or
+    /// freeze of a row, which tells the file. Drops are found in any case.
+    pub fn with_carried(
         version: MajorVersion,
         timeline: TimelineId,
         start: Lsn,
-        relfilenode: Oid,
+        carried: Carried,
     ) -> Self {
+        let unassigned = carried.unassigned.iter();
         Self {
             version,
-            summary: WalSummary::empty(version, timeline, start, relfilenode),
-            rows: CatalogRows::new(relfilenode),
-            relations: RelationRows::new(version),
+            rows: CatalogRows::new(carried.database_catalog),
+            relations: RelationRows::new(version, &carried.moved),
             open: OpenTransactions::default(),
-            unassigned: Vec::new(),
+            redo: carried.redo,
+            unassigned: unassigned
+                .map(|transaction| Unassigned {
+                    transaction: *transaction,
+                    event: None,
+                })
+                .collect(),
+            summary: WalSummary::empty(version, timeline, start, carried),
         }
     }
 
     /// Goes on at the end of a summary, from what was under way there.
     pub fn following(before: &WalSummary) -> Self {
-        let mut builder = Self::with_database_catalog(
-            before.version,
-            before.timeline,
-            before.end,
-            before.database_catalog,
-        );
-        builder.open = OpenTransactions::going_on(before.transactions.unfinished());
+        let (version, timeline) = (before.version, before.timeline);
+        let carried = before.carried.clone();
+        let mut builder = Self::with_carried(version, timeline, before.end, carried);
+        builder.take_over(before.transactions.unfinished());
         builder
     }
 
-    /// The summary so far, but for [`WalSummary::database_catalog`] and transactions under way.
+    /// Takes over what transactions have done that are under way.
+    pub fn take_over(&mut self, unfinished: &[(TransactionId, Activity)]) {
+        self.open = OpenTransactions::going_on(unfinished);
+    }
+
+    /// Begins a summary here, behind all records that were added, and forgets what they were but for what they
+    /// showed of catalogs' rows. Transactions under way stay as they are known.
+    pub fn begin(&mut self, timeline: TimelineId, start: Lsn) {
+        self.cut();
+        let carried = self.summary.carried.clone();
+        self.summary = WalSummary::empty(self.version, timeline, start, carried);
+    }
+
+    /// The summary so far, but for [`WalSummary::carried`] and transactions under way.
     pub fn summary(&self) -> &WalSummary {
         &self.summary
     }
@@ -114,25 +143,42 @@ impl SummaryBuilder {
         let summary = &self.summary;
         summary.changes.memory().get() > MAX_CHANGE_MAP_MEMORY.get() / 2
             || summary.times.transactions().len() > MAX_TRANSACTION_MARKS / 2
+            || summary.times.prepared().len() > MAX_PREPARED_MARKS / 2
             || summary.times.restore_points().len() > MAX_RESTORE_POINTS / 2
             || summary.databases.events().len() > MAX_DATABASE_EVENTS / 2
             || summary.relations.events().len() > MAX_RELATION_EVENTS / 2
             || summary.transactions.ended().len() > MAX_NOTABLE_TRANSACTIONS / 2
+            || summary.transactions.listed_changes() > MAX_KEPT_CHANGES / 2
     }
 
     /// Gives the summary away. The next one begins where it ends.
     pub fn cut(&mut self) -> WalSummary {
-        self.summary.database_catalog = self.rows.relfilenode();
+        self.summary.carried = self.carried();
         let unfinished = self.open.unfinished();
         self.summary.transactions.set_unfinished(unfinished);
         let next = WalSummary::empty(
             self.version,
             self.summary.timeline,
             self.summary.end,
-            self.summary.database_catalog,
+            self.summary.carried.clone(),
         );
-        self.unassigned.clear();
+        for unassigned in &mut self.unassigned {
+            unassigned.event = None;
+        }
         std::mem::replace(&mut self.summary, next)
+    }
+
+    fn carried(&self) -> Carried {
+        let unassigned = self.unassigned.iter();
+        let mut unassigned: Vec<_> = unassigned.map(|change| change.transaction).collect();
+        unassigned.sort_unstable();
+        unassigned.dedup();
+        Carried {
+            database_catalog: self.rows.relfilenode(),
+            redo: self.redo,
+            moved: self.relations.moved(),
+            unassigned,
+        }
     }
 
     /// Adds a record.
@@ -148,6 +194,7 @@ impl SummaryBuilder {
             });
         }
         self.summary.end = record.end();
+        self.summary.last = record.start();
         self.summary.records += 1;
 
         let blocks = record.blocks().len();
@@ -217,16 +264,23 @@ impl SummaryBuilder {
             TransactionRecord::Assignment {
                 top_level,
                 children,
-            } => self.assign(children, top_level),
-            TransactionRecord::Prepare(_)
-            | TransactionRecord::Invalidations
-            | TransactionRecord::Other => {}
+            } => self.assign(record, children, top_level),
+            TransactionRecord::Prepare(prepare) => {
+                self.assign(record, prepare.children, prepare.transaction);
+                self.summary.times.add_prepared(PreparedMark {
+                    time: prepare.time,
+                    start: record.start(),
+                    end: record.end(),
+                    transaction: prepare.transaction,
+                });
+            }
+            TransactionRecord::Invalidations | TransactionRecord::Other => {}
         }
         Ok(())
     }
 
     fn transaction_end(&mut self, record: &Record<'_>, end: &TransactionEnd<'_>) {
-        self.assign(end.children, end.transaction);
+        self.assign(record, end.children, end.transaction);
         let summary = &mut self.summary;
         summary.changes.apply_end(end);
         summary.times.add_transaction(TransactionMark {
@@ -253,15 +307,35 @@ impl SummaryBuilder {
     }
 
     /// Replaces the children in events by their top-level transaction, now that it is known.
-    fn assign(&mut self, children: TransactionIds<'_>, top_level: TransactionId) {
+    fn assign(
+        &mut self,
+        record: &Record<'_>,
+        children: TransactionIds<'_>,
+        top_level: TransactionId,
+    ) {
+        if self.unassigned.is_empty() {
+            return;
+        }
         let databases = &mut self.summary.databases;
-        self.unassigned.retain(|index| {
-            let transaction = databases.transaction_of(*index);
-            let is_child = children.iter().any(|child| Some(child) == transaction);
-            if is_child {
-                databases.assign(*index, top_level);
+        let mut told = Vec::new();
+        self.unassigned.retain(|change| {
+            let child = change.transaction;
+            let is_child = children.iter().any(|id| id == child);
+            match change.event {
+                Some(event) if is_child => databases.assign(event, top_level),
+                None if is_child && !told.contains(&child) => {
+                    told.push(child);
+                    databases.add(DatabaseEvent {
+                        start: record.start(),
+                        end: record.end(),
+                        transaction: top_level,
+                        database: UNKNOWN_DATABASE,
+                        change: DatabaseChange::Assigned { child },
+                    });
+                }
+                _ => {}
             }
-            !is_child && transaction != Some(top_level)
+            !is_child && child != top_level
         });
     }
 
@@ -282,7 +356,12 @@ impl SummaryBuilder {
                 });
                 None
             }
-            XlogRecord::Checkpoint(checkpoint) => checkpoint.wal_level,
+            XlogRecord::Checkpoint(checkpoint) => {
+                if checkpoint.full_page_writes == FullPageWrites::On {
+                    self.redo = Some(checkpoint.redo);
+                }
+                checkpoint.wal_level
+            }
             XlogRecord::CheckpointRedo { wal_level } => Some(wal_level),
             XlogRecord::ParameterChange(change) => Some(change.wal_level),
             XlogRecord::EndOfRecovery(end) => end.wal_level,
@@ -357,17 +436,28 @@ impl SummaryBuilder {
         let change = HeapRecord::parse(record)?;
         if concerns.databases {
             let event = self.rows.observe(record, change).and_then(row_event);
+            if self.rows.take_missed() {
+                let unread = &mut self.summary.unread.databases;
+                unread.get_or_insert(record.start());
+            }
             if let Some((database, change)) = event {
                 self.add_event(record, database, change);
             }
         }
         if concerns.relations {
             let news = self.relations.observe(record, change);
-            if let Some(news) = news.filter(|_| rows.is_some() && record.transaction().is_valid()) {
-                let activity = self.open.of(record.transaction(), record.start());
+            let counts = rows.is_some() && record.transaction().is_valid();
+            if self.relations.take_missed() && counts {
+                let unread = &mut self.summary.unread.relations;
+                unread.get_or_insert(record.start());
+            }
+            if let Some(news) = news.filter(|_| counts) {
+                let transaction = record.transaction();
                 match news {
-                    RelationNews::Change(change) => activity.add_change(change),
-                    RelationNews::Temporary => activity.temporary = true,
+                    RelationNews::Change(change) => self.open.add_change(transaction, change),
+                    RelationNews::Temporary => {
+                        self.open.of(transaction, record.start()).temporary = true;
+                    }
                 }
             }
         }
@@ -383,27 +473,29 @@ impl SummaryBuilder {
             && let Some(mut reader) = Reader::at(record.main_data(), OLDEST_OFFSET)
             && let Some(oldest) = reader.u32()
         {
-            self.open.forget_before(TransactionId::new(oldest));
+            let oldest = TransactionId::new(oldest);
+            self.open.forget_before(oldest);
+            self.unassigned
+                .retain(|change| !change.transaction.is_before(oldest));
         }
     }
 
     fn add_event(&mut self, record: &Record<'_>, database: Oid, change: DatabaseChange) {
-        // Of all that happens to databases only this can happen in a transaction's child.
-        if matches!(
-            change,
-            DatabaseChange::Renamed { .. } | DatabaseChange::Revalidated
-        ) {
+        let top_level = record.top_level_transaction();
+        let transaction = top_level.unwrap_or(record.transaction());
+        if change.is_of_name() && top_level.is_none() {
             if self.unassigned.len() >= MAX_UNASSIGNED {
                 self.unassigned.remove(0);
             }
-            self.unassigned.push(self.summary.databases.events().len());
+            self.unassigned.push(Unassigned {
+                transaction,
+                event: Some(self.summary.databases.events().len()),
+            });
         }
         self.summary.databases.add(DatabaseEvent {
             start: record.start(),
             end: record.end(),
-            transaction: record
-                .top_level_transaction()
-                .unwrap_or(record.transaction()),
+            transaction,
             database,
             change,
         });

@@ -126,6 +126,11 @@ impl CatalogRows {
         }
     }
 
+    /// Whether a change of a row could not be read, since this was last asked.
+    pub(super) fn take_missed(&mut self) -> bool {
+        self.rows.take_missed()
+    }
+
     /// Takes note of the page images of a record that concerns the catalog.
     pub(super) fn see_images(&mut self, record: &Record<'_>) {
         let (relfilenode, candidates) = (self.relfilenode, &self.candidates);

@@ -79,11 +79,24 @@ pub enum DatabaseChange {
         /// Its name.
         name: Option<Vec<u8>>,
     },
+    /// A transaction that changed a database's name in earlier log turned out to be a child of the event's
+    /// transaction. The database is not told.
+    Assigned {
+        /// The child.
+        child: TransactionId,
+    },
     /// Its directories were removed.
     FilesRemoved {
         /// Their tablespaces.
         tablespaces: Vec<Oid>,
     },
+}
+
+impl DatabaseChange {
+    /// Whether it may be done by a transaction's child; all else is only done by top-level transactions.
+    pub fn is_of_name(&self) -> bool {
+        matches!(self, Self::Renamed { .. } | Self::Revalidated)
+    }
 }
 
 /// A database that was dropped, or that a failed drop left invalid.
@@ -203,7 +216,8 @@ impl DatabaseEvents {
                 | DatabaseChange::CreatedByLog { .. }
                 | DatabaseChange::Moved { .. }
                 | DatabaseChange::Named { .. }
-                | DatabaseChange::Renamed { .. } => {}
+                | DatabaseChange::Renamed { .. }
+                | DatabaseChange::Assigned { .. } => {}
             }
         }
         // A row deleted without its files removed is a rolled-back transaction's.
@@ -222,8 +236,19 @@ impl DatabaseEvents {
         }
     }
 
-    pub(super) fn transaction_of(&self, index: usize) -> Option<TransactionId> {
-        self.events.get(index).map(|event| event.transaction)
+    /// Names the top-level transaction of earlier events, if that is what an event tells and there are some.
+    fn assign_earlier(&mut self, later: &DatabaseEvent) -> bool {
+        let DatabaseChange::Assigned { child } = later.change else {
+            return false;
+        };
+        let mut is_known = false;
+        for event in &mut self.events {
+            if event.transaction == child && event.change.is_of_name() {
+                event.transaction = later.transaction;
+                is_known = true;
+            }
+        }
+        is_known
     }
 
     /// Names the top-level transaction of an event.
@@ -237,8 +262,16 @@ impl DatabaseEvents {
     pub fn absorb(&mut self, later: Self) {
         self.coverage = self.coverage.and(later.coverage);
         for event in later.events {
-            self.add(event);
+            if !self.assign_earlier(&event) {
+                self.add(event);
+            }
         }
+    }
+
+    /// Leaves out what is not told by records in a stretch.
+    pub(super) fn keep_between(&mut self, from: Lsn, to: Lsn) {
+        self.events
+            .retain(|event| event.start >= from && event.end <= to);
     }
 
     pub(super) fn set_coverage(&mut self, coverage: Coverage) {

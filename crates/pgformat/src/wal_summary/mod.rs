@@ -16,6 +16,7 @@ pub mod activity;
 mod block_chunk;
 pub mod block_set;
 mod builder;
+pub mod carried;
 mod catalog_rows;
 pub mod change_map;
 pub mod database_events;
@@ -28,9 +29,10 @@ pub mod schema_changes;
 pub mod time_index;
 pub mod transactions;
 
-use crate::{Lsn, MajorVersion, Oid, TimelineId};
+use crate::{Lsn, MajorVersion, TimelineId};
 
 pub use builder::{SummaryBuilder, SummaryError};
+use carried::Carried;
 pub use catalog_rows::DATABASE_CATALOG;
 use change_map::ChangeMap;
 use database_events::DatabaseEvents;
@@ -53,8 +55,12 @@ pub struct WalSummary {
     pub records: u64,
     /// Records of extensions' resource managers.
     pub custom: CustomRecords,
-    /// The file of `pg_database` at the end, for the builder that goes on from here.
-    pub database_catalog: Oid,
+    /// Start of its last record; where it begins, when it has none.
+    pub last: Lsn,
+    /// Changes of catalogs' rows that could not be read.
+    pub unread: Unread,
+    /// What the builder that goes on from its end has to know.
+    pub carried: Carried,
     /// Which blocks changed.
     pub changes: ChangeMap,
     /// When transactions ended.
@@ -74,6 +80,17 @@ pub struct CustomRecords {
     pub records: u64,
     /// Those that name no blocks.
     pub without_blocks: u64,
+}
+
+/// The first records that change a row of a catalog which the log read so far does not show: what they do is
+/// not known in full. A builder that begins where a checkpoint did has none of them, as long as the server
+/// writes full pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unread {
+    /// In `pg_database`: a rename may be missing.
+    pub databases: Option<Lsn>,
+    /// In `pg_class` or `pg_namespace`: what a transaction did to a table may be missing.
+    pub relations: Option<Lsn>,
 }
 
 /// Whether a list has all that its stretch of log has to say.
@@ -109,12 +126,7 @@ pub struct NotConsecutive {
 }
 
 impl WalSummary {
-    fn empty(
-        version: MajorVersion,
-        timeline: TimelineId,
-        start: Lsn,
-        database_catalog: Oid,
-    ) -> Self {
+    fn empty(version: MajorVersion, timeline: TimelineId, start: Lsn, carried: Carried) -> Self {
         Self {
             version,
             timeline,
@@ -122,13 +134,27 @@ impl WalSummary {
             end: start,
             records: 0,
             custom: CustomRecords::default(),
-            database_catalog,
+            last: start,
+            unread: Unread::default(),
+            carried,
             changes: ChangeMap::default(),
             times: TimeIndex::default(),
             databases: DatabaseEvents::default(),
             relations: RelationEvents::default(),
             transactions: NotableTransactions::default(),
         }
+    }
+
+    /// Leaves out of the lists what is not told of records that begin at or behind `from` and end at or before
+    /// `to`. What transactions did is told in full if they ended there.
+    pub fn keep_lists_between(&mut self, from: Lsn, to: Lsn) {
+        if from <= self.start && self.end <= to {
+            return;
+        }
+        self.times.keep_between(from, to);
+        self.databases.keep_between(from, to);
+        self.relations.keep_between(from, to);
+        self.transactions.keep_between(from, to);
     }
 
     /// Adds the summary of the log that follows, on the same timeline or one that branches off here.
@@ -155,7 +181,12 @@ impl WalSummary {
             .custom
             .without_blocks
             .saturating_add(later.custom.without_blocks);
-        self.database_catalog = later.database_catalog;
+        if later.records > 0 {
+            self.last = later.last;
+        }
+        self.unread.databases = self.unread.databases.or(later.unread.databases);
+        self.unread.relations = self.unread.relations.or(later.unread.relations);
+        self.carried = later.carried;
         self.changes.absorb(&later.changes);
         self.times.absorb(later.times);
         self.databases.absorb(later.databases);

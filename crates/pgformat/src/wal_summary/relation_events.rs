@@ -63,6 +63,12 @@ impl RelationEvents {
         }
     }
 
+    /// Leaves out what is not told by records that begin in a stretch.
+    pub(super) fn keep_between(&mut self, from: Lsn, to: Lsn) {
+        self.events
+            .retain(|event| (from..to).contains(&event.start));
+    }
+
     pub(super) fn set_coverage(&mut self, coverage: Coverage) {
         self.coverage = coverage;
     }

@@ -11,6 +11,7 @@ use crate::{
 };
 
 use super::{
+    carried::{MAX_MOVED_CATALOGS, MovedCatalog},
     hash::QuickMap,
     row_store::{RowChange, RowStore},
     schema_changes::{SchemaAction, SchemaChange, SchemaObject},
@@ -20,8 +21,6 @@ use super::{
 const MAX_ROW_BYTES: usize = 16 << 20;
 /// The most schemas whose names are remembered; beyond that all are forgotten.
 const MAX_NAMESPACES: usize = 1 << 14;
-/// The most catalogs that are followed into new files.
-const MAX_MOVED_CATALOGS: usize = 1 << 12;
 
 /// What a row of `pg_class` or `pg_namespace` says.
 pub(super) enum RelationNews {
@@ -43,14 +42,35 @@ pub(super) struct RelationRows {
 }
 
 impl RelationRows {
-    /// Nothing seen yet, and all catalogs where `initdb` put them.
-    pub(super) fn new(version: MajorVersion) -> Self {
+    /// Nothing seen yet, and all catalogs where `initdb` put them, but for those that moved.
+    pub(super) fn new(version: MajorVersion, moved: &[MovedCatalog]) -> Self {
         Self {
             version,
             rows: RowStore::new(MAX_ROW_BYTES),
             namespaces: QuickMap::default(),
-            moved: QuickMap::default(),
+            moved: moved
+                .iter()
+                .map(|moved| (moved.file, moved.catalog))
+                .collect(),
         }
+    }
+
+    /// The catalogs that moved, in ascending order.
+    pub(super) fn moved(&self) -> Vec<MovedCatalog> {
+        let moved = self.moved.iter();
+        let mut all: Vec<_> = moved
+            .map(|(file, catalog)| MovedCatalog {
+                file: *file,
+                catalog: *catalog,
+            })
+            .collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// Whether a change of a row could not be read, since this was last asked.
+    pub(super) fn take_missed(&mut self) -> bool {
+        self.rows.take_missed()
     }
 
     /// The catalog whose file this is, as far as that is known.

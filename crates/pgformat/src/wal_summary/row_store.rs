@@ -65,6 +65,8 @@ pub(super) struct RowStore {
     rows: QuickMap<Place, Box<[u8]>>,
     bytes: usize,
     max_bytes: usize,
+    /// A change of a row was observed that was not known.
+    missed: bool,
     /// The last row an update replaced, lent out with what happened to it.
     replaced: Option<Box<[u8]>>,
 }
@@ -76,6 +78,7 @@ impl RowStore {
             rows: QuickMap::default(),
             bytes: 0,
             max_bytes,
+            missed: false,
             replaced: None,
         }
     }
@@ -108,41 +111,57 @@ impl RowStore {
         block: &BlockReference<'_>,
         change: HeapRecord<'_>,
     ) -> Option<RowChange<&[u8]>> {
-        match change {
+        let new = match change {
             HeapRecord::Insert { row } => {
                 let place = place(block, row);
-                if block.image.is_none() {
-                    self.remember(place, inserted(block.data)?);
+                match inserted(block.data).filter(|_| block.image.is_none()) {
+                    Some(contents) => self.remember(place, contents),
+                    None if block.image.is_none() => self.forget(place),
+                    None => {}
                 }
-                self.row(place).map(RowChange::Inserted)
+                self.missed |= !self.rows.contains_key(&place);
+                return self.row(place).map(RowChange::Inserted);
             }
-            HeapRecord::Delete { row } => Some(RowChange::Deleted(self.row(place(block, row)))),
+            HeapRecord::Delete { row } => {
+                let place = place(block, row);
+                self.missed |= !self.rows.contains_key(&place);
+                return Some(RowChange::Deleted(self.row(place)));
+            }
             HeapRecord::InPlace { row } => {
                 let place = place(block, row);
                 if block.image.is_none() {
                     self.remember(place, block.data);
                 }
-                self.row(place).map(RowChange::Overwritten)
+                return self.row(place).map(RowChange::Overwritten);
             }
-            HeapRecord::Update(update) => {
-                let old_block = record.block(1).filter(|old| old.fork == Fork::Main);
-                let old = place(old_block.as_ref().unwrap_or(block), update.old_row);
-                let new = place(block, update.new_row);
-                self.replaced = self.rows.get(&old).cloned();
-                if block.image.is_none() {
-                    let contents = updated(block.data, update, self.replaced.as_deref());
-                    match contents {
-                        Some(contents) => self.remember(new, &contents),
-                        None => self.forget(new),
-                    }
-                }
-                Some(RowChange::Updated {
-                    old: self.replaced.as_deref(),
-                    new: self.row(new),
-                })
+            HeapRecord::Update(update) => self.update(record, block, update),
+            HeapRecord::Truncate { .. } | HeapRecord::Other => return None,
+        };
+        self.missed |= self.replaced.is_none() || !self.rows.contains_key(&new);
+        Some(RowChange::Updated {
+            old: self.replaced.as_deref(),
+            new: self.row(new),
+        })
+    }
+
+    /// Remembers a row's new version and tells its place.
+    fn update(&mut self, record: &Record<'_>, block: &BlockReference<'_>, update: Update) -> Place {
+        let old_block = record.block(1).filter(|old| old.fork == Fork::Main);
+        let old = place(old_block.as_ref().unwrap_or(block), update.old_row);
+        let new = place(block, update.new_row);
+        self.replaced = self.rows.get(&old).cloned();
+        if block.image.is_none() {
+            match updated(block.data, update, self.replaced.as_deref()) {
+                Some(contents) => self.remember(new, &contents),
+                None => self.forget(new),
             }
-            HeapRecord::Truncate { .. } | HeapRecord::Other => None,
         }
+        new
+    }
+
+    /// Whether a change of a row was observed that was not known, since this was last asked.
+    pub(super) fn take_missed(&mut self) -> bool {
+        std::mem::take(&mut self.missed)
     }
 
     fn row(&self, place: Place) -> Option<&[u8]> {

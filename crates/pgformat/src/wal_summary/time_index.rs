@@ -11,6 +11,8 @@ use super::Coverage;
 /// The most transaction ends an index holds; what comes later is left out, and [`TimeIndex::coverage`]
 /// says so.
 pub const MAX_TRANSACTION_MARKS: usize = 1 << 21;
+/// The most preparations an index holds.
+pub const MAX_PREPARED_MARKS: usize = 1 << 20;
 /// The most restore points an index holds.
 pub const MAX_RESTORE_POINTS: usize = 1 << 16;
 
@@ -29,6 +31,19 @@ pub struct TransactionMark {
     pub transaction: TransactionId,
     /// How it ended.
     pub kind: EndKind,
+}
+
+/// A transaction was prepared for a commit in two phases. A recovery up to its record has it prepared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PreparedMark {
+    /// Its time.
+    pub time: PgTimestamp,
+    /// Start of its record.
+    pub start: Lsn,
+    /// End of its record.
+    pub end: Lsn,
+    /// The transaction.
+    pub transaction: TransactionId,
 }
 
 /// A named restore point.
@@ -62,10 +77,11 @@ impl StepBack {
     }
 }
 
-/// The ends of transactions and the restore points of a stretch of log.
+/// The ends and preparations of transactions and the restore points of a stretch of log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TimeIndex {
     transactions: Vec<TransactionMark>,
+    prepared: Vec<PreparedMark>,
     restore_points: Vec<RestorePointMark>,
     latest: Option<PgTimestamp>,
     largest_step_back: Option<StepBack>,
@@ -78,12 +94,17 @@ impl TimeIndex {
         &self.transactions
     }
 
+    /// The preparations of transactions, in the order of the log. They do not stop PostgreSQL at a time.
+    pub fn prepared(&self) -> &[PreparedMark] {
+        &self.prepared
+    }
+
     /// The restore points, in the order of the log.
     pub fn restore_points(&self) -> &[RestorePointMark] {
         &self.restore_points
     }
 
-    /// Whether all ends and restore points of the log are here.
+    /// Whether all ends, preparations and restore points of the log are here.
     pub fn coverage(&self) -> Coverage {
         self.coverage
     }
@@ -138,6 +159,15 @@ impl TimeIndex {
         }
     }
 
+    /// Appends a preparation.
+    pub(super) fn add_prepared(&mut self, mark: PreparedMark) {
+        if self.prepared.len() < MAX_PREPARED_MARKS {
+            self.prepared.push(mark);
+        } else {
+            self.coverage = Coverage::Partial;
+        }
+    }
+
     /// Appends a restore point.
     pub(super) fn add_restore_point(&mut self, mark: RestorePointMark) {
         if self.restore_points.len() < MAX_RESTORE_POINTS {
@@ -153,9 +183,29 @@ impl TimeIndex {
         for mark in later.transactions {
             self.add_transaction(mark);
         }
+        for mark in later.prepared {
+            self.add_prepared(mark);
+        }
         for mark in later.restore_points {
             self.add_restore_point(mark);
         }
+    }
+
+    /// Leaves out what is not told by records in a stretch.
+    pub(super) fn keep_between(&mut self, from: Lsn, to: Lsn) {
+        let whole = std::mem::take(self);
+        self.coverage = whole.coverage;
+        let inside = |start: Lsn, end: Lsn| start >= from && end <= to;
+        for mark in whole.transactions {
+            if inside(mark.start, mark.end) {
+                self.add_transaction(mark);
+            }
+        }
+        self.prepared = whole.prepared;
+        self.prepared.retain(|mark| inside(mark.start, mark.end));
+        self.restore_points = whole.restore_points;
+        self.restore_points
+            .retain(|mark| inside(mark.start, mark.end));
     }
 
     pub(super) fn set_coverage(&mut self, coverage: Coverage) {

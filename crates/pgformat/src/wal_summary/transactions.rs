@@ -9,7 +9,7 @@ use crate::{
     },
 };
 
-use super::{Coverage, activity::Activity, hash::QuickMap};
+use super::{Coverage, activity::Activity, hash::QuickMap, schema_changes::SchemaChange};
 
 /// From this many block references on a transaction is large.
 pub const LARGE_TRANSACTION_BLOCKS: u64 = 10_000;
@@ -17,6 +17,10 @@ pub const LARGE_TRANSACTION_BLOCKS: u64 = 10_000;
 pub const MAX_NOTABLE_TRANSACTIONS: usize = 1 << 14;
 /// The most transactions followed at a time; when there are more, the smallest are forgotten.
 pub const MAX_OPEN_TRANSACTIONS: usize = 1 << 14;
+
+/// The most changes of schemas kept of all transactions worth telling of, and of all that are followed; what
+/// comes later is only counted.
+pub const MAX_KEPT_CHANGES: usize = 1 << 16;
 
 /// A transaction worth telling of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +48,8 @@ impl NotableTransaction {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NotableTransactions {
     ended: Vec<NotableTransaction>,
+    /// Changes of schemas among them.
+    changes: usize,
     coverage: Coverage,
     unfinished: Vec<(TransactionId, Activity)>,
 }
@@ -64,7 +70,17 @@ impl NotableTransactions {
         &self.unfinished
     }
 
-    pub(super) fn add(&mut self, notable: NotableTransaction) {
+    /// Changes of schemas that are listed of them.
+    pub fn listed_changes(&self) -> usize {
+        self.changes
+    }
+
+    pub(super) fn add(&mut self, mut notable: NotableTransaction) {
+        let room = MAX_KEPT_CHANGES.saturating_sub(self.changes);
+        if notable.activity.keep_changes(room) > 0 {
+            self.coverage = Coverage::Partial;
+        }
+        self.changes += notable.activity.schema.len();
         self.ended.push(notable);
         if self.ended.len() <= MAX_NOTABLE_TRANSACTIONS {
             return;
@@ -74,14 +90,11 @@ impl NotableTransactions {
             .zip(&self.ended)
             .filter(|(_, kept)| !kept.activity.is_ddl())
             .min_by_key(|(_, kept)| kept.activity.blocks);
-        match smallest.map(|(index, _)| index) {
-            Some(index) => {
-                self.ended.remove(index);
-            }
-            None => {
-                self.ended.pop();
-            }
-        }
+        let removed = match smallest.map(|(index, _)| index) {
+            Some(index) => Some(self.ended.remove(index)),
+            None => self.ended.pop(),
+        };
+        self.changes -= removed.map_or(0, |removed| removed.activity.schema.len());
     }
 
     pub(super) fn absorb(&mut self, later: Self) {
@@ -90,6 +103,13 @@ impl NotableTransactions {
             self.add(notable);
         }
         self.unfinished = later.unfinished;
+    }
+
+    /// Leaves out transactions whose ends do not lie in a stretch.
+    pub(super) fn keep_between(&mut self, from: Lsn, to: Lsn) {
+        self.ended.retain(|ended| (from..to).contains(&ended.ended));
+        let kept = self.ended.iter();
+        self.changes = kept.map(|ended| ended.activity.schema.len()).sum();
     }
 
     pub(super) fn set_coverage(&mut self, coverage: Coverage) {
@@ -105,14 +125,19 @@ impl NotableTransactions {
 #[derive(Debug, Default)]
 pub(super) struct OpenTransactions {
     open: QuickMap<TransactionId, Activity>,
+    /// Changes of schemas among them.
+    changes: usize,
 }
 
 impl OpenTransactions {
     /// Goes on from what was under way.
     pub(super) fn going_on(unfinished: &[(TransactionId, Activity)]) -> Self {
-        Self {
+        let mut open = Self {
             open: unfinished.iter().cloned().collect(),
-        }
+            changes: 0,
+        };
+        open.count_changes();
+        open
     }
 
     /// What a transaction has done, to add to.
@@ -126,15 +151,37 @@ impl OpenTransactions {
             .or_insert_with(|| Activity::new(at))
     }
 
+    /// Adds what a transaction did to a relation or a schema.
+    pub(super) fn add_change(&mut self, transaction: TransactionId, change: SchemaChange) {
+        let has_room = self.changes < MAX_KEPT_CHANGES;
+        let activity = self.of(transaction, change.start);
+        let listed = activity.schema.len();
+        match has_room {
+            true => activity.add_change(change),
+            false => activity.other_changes += 1,
+        }
+        self.changes += activity.schema.len() - listed;
+    }
+
+    fn remove(&mut self, transaction: TransactionId) -> Option<Activity> {
+        let removed = self.open.remove(&transaction)?;
+        self.changes -= removed.schema.len();
+        Some(removed)
+    }
+
+    fn count_changes(&mut self) {
+        self.changes = self.open.values().map(|open| open.schema.len()).sum();
+    }
+
     /// Ends a transaction; tells if it is worth telling of.
     pub(super) fn end(
         &mut self,
         end: &TransactionEnd<'_>,
         record: &Record<'_>,
     ) -> Option<NotableTransaction> {
-        let mut total = self.open.remove(&end.transaction);
+        let mut total = self.remove(end.transaction);
         for child in end.children.iter() {
-            match (self.open.remove(&child), &mut total) {
+            match (self.remove(child), &mut total) {
                 (Some(activity), Some(total)) => total.add(activity),
                 (Some(activity), None) => total = Some(activity),
                 (None, _) => {}
@@ -165,9 +212,9 @@ impl OpenTransactions {
 
     /// Forgets those that began before a transaction, which is the oldest one running.
     pub(super) fn forget_before(&mut self, oldest: TransactionId) {
-        // Numbers come round: earlier is what lies at most half of them behind.
         self.open
-            .retain(|transaction, _| transaction.get().wrapping_sub(oldest.get()) < 1 << 31);
+            .retain(|transaction, _| !transaction.is_before(oldest));
+        self.count_changes();
     }
 
     /// Keeps the half with the most blocks, and those that changed schemas. What is lost is small, or ended
@@ -182,5 +229,6 @@ impl OpenTransactions {
         if self.open.len() >= MAX_OPEN_TRANSACTIONS {
             self.open.clear();
         }
+        self.count_changes();
     }
 }

@@ -7,7 +7,9 @@ mod address;
 mod assignments;
 mod audit_queue;
 mod changes;
+mod database_operations;
 mod databases;
+mod long_term;
 mod operations;
 mod principals;
 mod rebuild;
@@ -19,14 +21,21 @@ use sqlx::{Any, AnyPool, Row, Transaction, any::AnyRow};
 pub use address::{CatalogAddress, CatalogAddressError};
 pub use audit_queue::Done;
 pub use changes::{ACCESS, AccessSnapshot};
+pub use database_operations::{DatabaseOperation, DatabaseRequest, RestoreRequest, RestoreSource};
 pub use databases::{DatabaseRow, NewRetention, SeenDatabase};
+pub use long_term::LongTermRow;
 pub use operations::{EventRow, OperationId, OperationKind, OperationRow, OperationState};
 pub use principals::{PrincipalKind, PrincipalRow, SecretId, SecretRow};
-pub use rebuild::Contents;
+pub use rebuild::{Contents, InstanceContents};
 pub use servers::{LeaseRow, ServerId, Term};
 
 /// The steps that bring an older catalog up to this version, in their order.
-const MIGRATIONS: &[&str] = &[include_str!("0001.sql"), include_str!("0002.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("0001.sql"),
+    include_str!("0002.sql"),
+    include_str!("0003_long_term.sql"),
+    include_str!("0004_database_operations.sql"),
+];
 /// The advisory lock in PostgreSQL under which servers that start at once migrate one after the other.
 const MIGRATION_LOCK: i64 = 0x6576_6572_706f_696e;
 

@@ -29,11 +29,36 @@ pub enum OperationKind {
     DifferentialBackup,
     /// Forgets what no policy wants.
     Expiry,
+    /// Makes an empty database.
+    Create,
+    /// Brings a database back, under a name of its own.
+    Restore,
+    /// Deletes a database.
+    Delete,
+    /// Changes how long something is kept.
+    PolicyChange,
+    /// Asks another operation to end.
+    Cancel,
+    /// Makes a long-term copy.
+    LongTermCopy,
+    /// Deletes long-term copies whose time is over.
+    LongTermExpiry,
 }
 
 impl OperationKind {
     /// All there are.
-    const ALL: [Self; 3] = [Self::FullBackup, Self::DifferentialBackup, Self::Expiry];
+    const ALL: [Self; 10] = [
+        Self::FullBackup,
+        Self::DifferentialBackup,
+        Self::Expiry,
+        Self::LongTermCopy,
+        Self::LongTermExpiry,
+        Self::Create,
+        Self::Restore,
+        Self::Delete,
+        Self::PolicyChange,
+        Self::Cancel,
+    ];
 
     /// As it is stored and sent.
     pub const fn as_str(self) -> &'static str {
@@ -41,14 +66,30 @@ impl OperationKind {
             Self::FullBackup => "FullBackup",
             Self::DifferentialBackup => "DifferentialBackup",
             Self::Expiry => "Expiry",
+            Self::Create => "CreateManagedDatabase",
+            Self::Restore => "RestoreManagedDatabase",
+            Self::Delete => "DropManagedDatabase",
+            Self::PolicyChange => "PolicyChange",
+            Self::Cancel => "Cancel",
+            Self::LongTermCopy => "LongTermCopy",
+            Self::LongTermExpiry => "LongTermExpiry",
         }
+    }
+
+    /// Whether it takes a backup.
+    pub const fn is_backup(self) -> bool {
+        matches!(self, Self::FullBackup | Self::DifferentialBackup)
     }
 
     /// Whether the server that schedules begins it, and no other.
     pub const fn is_scheduled(self) -> bool {
         matches!(
             self,
-            Self::FullBackup | Self::DifferentialBackup | Self::Expiry
+            Self::FullBackup
+                | Self::DifferentialBackup
+                | Self::Expiry
+                | Self::LongTermCopy
+                | Self::LongTermExpiry
         )
     }
 
@@ -66,6 +107,13 @@ impl OperationKind {
             Self::FullBackup => "Full backup",
             Self::DifferentialBackup => "Differential backup",
             Self::Expiry => "Deletion of backups that no retention wants",
+            Self::Create => "Creation of a database",
+            Self::Restore => "Restore of a database",
+            Self::Delete => "Deletion of a database",
+            Self::PolicyChange => "Change of a retention",
+            Self::Cancel => "Cancellation of an operation",
+            Self::LongTermCopy => "Long-term copy of a database",
+            Self::LongTermExpiry => "Deletion of long-term copies whose time is over",
         }
     }
 }
@@ -73,6 +121,8 @@ impl OperationKind {
 /// Where an operation stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OperationState {
+    /// It waits for its turn.
+    Pending,
     /// It runs.
     InProgress,
     /// It runs and was asked to end.
@@ -86,7 +136,8 @@ pub enum OperationState {
 }
 
 impl OperationState {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
+        Self::Pending,
         Self::InProgress,
         Self::CancelInProgress,
         Self::Succeeded,
@@ -97,12 +148,19 @@ impl OperationState {
     /// As it is stored and sent.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Pending => "Pending",
             Self::InProgress => "InProgress",
             Self::CancelInProgress => "CancelInProgress",
             Self::Succeeded => "Succeeded",
             Self::Failed => "Failed",
             Self::Cancelled => "Cancelled",
         }
+    }
+
+    /// Reads what is stored.
+    pub(super) fn parse(text: &str) -> Result<Self, CatalogError> {
+        let found = Self::ALL.into_iter().find(|state| state.as_str() == text);
+        found.ok_or_else(|| value("a state", text))
     }
 }
 
@@ -342,7 +400,7 @@ impl Catalog {
         let rows = self.operations(instance).await?;
         let mut count = 0;
         let mut last = None;
-        let backups = rows.iter().filter(|row| row.kind != OperationKind::Expiry);
+        let backups = rows.iter().filter(|row| row.kind.is_backup());
         for row in backups {
             match row.state {
                 OperationState::Failed => {
@@ -375,14 +433,10 @@ fn kind_of(row: &AnyRow) -> Result<OperationKind, CatalogError> {
 }
 
 fn state_of(row: &AnyRow) -> Result<OperationState, CatalogError> {
-    let state: &str = row.try_get("state")?;
-    let found = OperationState::ALL
-        .into_iter()
-        .find(|found| found.as_str() == state);
-    found.ok_or_else(|| value("a state", state))
+    OperationState::parse(row.try_get("state")?)
 }
 
-fn operation(row: &AnyRow) -> Result<OperationRow, CatalogError> {
+pub(super) fn operation(row: &AnyRow) -> Result<OperationRow, CatalogError> {
     let bytes = |name| -> Result<u64, CatalogError> {
         let number: i64 = row.try_get(name)?;
         Ok(u64::try_from(number).unwrap_or(0))

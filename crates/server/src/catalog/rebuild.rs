@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::{
-    ACCESS, AccessSnapshot, Catalog, CatalogError, DatabaseRow, Sharing, assignments, databases,
-    principals,
+    ACCESS, AccessSnapshot, Catalog, CatalogError, DatabaseRow, LongTermRow, Sharing, assignments,
+    databases, long_term, principals,
 };
 
 /// What all tables are, those first that others refer to.
@@ -19,6 +19,9 @@ const TABLES: &[&str] = &[
     "databases",
     "operations",
     "operation_events",
+    "database_operations",
+    "long_term_policies",
+    "policy_documents",
     "changes",
     "servers",
     "leases",
@@ -30,8 +33,21 @@ const TABLES: &[&str] = &[
 pub struct Contents {
     /// The identifiers of tenant and subscription, with all principals and assignments.
     pub access: Option<(Uuid, Uuid, AccessSnapshot)>,
-    /// The databases of each instance, with their policies.
-    pub databases: Vec<(InstanceName, Vec<DatabaseRow>)>,
+    /// What is known of instances.
+    pub instances: Vec<InstanceContents>,
+}
+
+/// The databases of an instance, with their policies.
+#[derive(Clone, Debug)]
+pub struct InstanceContents {
+    /// It.
+    pub instance: InstanceName,
+    /// The revision in the repository that this is.
+    pub revision: u32,
+    /// Its databases, living and deleted.
+    pub databases: Vec<DatabaseRow>,
+    /// The long-term policies of those whose policy is not off.
+    pub long_term: Vec<LongTermRow>,
 }
 
 impl Catalog {
@@ -72,10 +88,15 @@ impl Catalog {
                 assignments::insert(&mut transaction, assignment, *since).await?;
             }
         }
-        for (instance, rows) in &contents.databases {
-            for row in rows {
+        for known in &contents.instances {
+            let instance = &known.instance;
+            for row in &known.databases {
                 databases::insert(&mut transaction, instance, row).await?;
             }
+            for row in &known.long_term {
+                long_term::insert(&mut transaction, instance, row).await?;
+            }
+            long_term::insert_revision(&mut transaction, instance, known.revision).await?;
         }
         transaction.commit().await?;
         Ok(())

@@ -108,12 +108,13 @@ impl Catalog {
         Ok(())
     }
 
-    /// Ends the operations of servers that are not there any more. Returns how many there were.
+    /// Ends the operations of servers that are not there any more, but those on single databases, which are taken up
+    /// again. Returns how many there were.
     ///
     /// # Errors
     /// When the catalog fails.
     pub async fn end_interrupted(&self, now: Timestamp) -> Result<u64, CatalogError> {
-        let done = sqlx::query("UPDATE operations SET state = $1, ended_us = $2, error_code = $3, error_text = $4 WHERE ended_us IS NULL AND owner NOT IN (SELECT id FROM servers)")
+        let done = sqlx::query("UPDATE operations SET state = $1, ended_us = $2, error_code = $3, error_text = $4 WHERE ended_us IS NULL AND owner NOT IN (SELECT id FROM servers) AND id NOT IN (SELECT operation FROM database_operations)")
             .bind(INTERRUPTED.0.as_str())
             .bind(microseconds(now))
             .bind(INTERRUPTED.1)

@@ -313,6 +313,89 @@ on_both! {
         assert_eq!(catalog.assignments().await.unwrap(), []);
     }
 
+    async fn a_long_term_policy_reaches_back_to_when_it_was_switched_on(place: &Place) {
+        use crate::policy::{EarlierCopy, LongTermPolicy, Period, WeekOfYear};
+        use everpoint_repository::long_term::CopyReason;
+        let catalog = place.open().await;
+        let one: everpoint_repository::InstanceName = "one".parse().unwrap();
+        let days = RetentionDays::DEFAULT;
+        let seen = [seen(5, "app", 10)];
+        let looked = catalog.observe_databases(&one, &seen, days, at(100));
+        looked.await.unwrap();
+        let app = catalog.databases(&one).await.unwrap().remove(0);
+        let week = |number| WeekOfYear::new(number).unwrap();
+        let years = Period::parse("P5Y").unwrap();
+        let policy = |number| {
+            let week = Some(week(number));
+            LongTermPolicy::new(Period::NONE, Period::NONE, years, week).unwrap()
+        };
+        let set = async |policy: &LongTermPolicy, now| {
+            let set = catalog.set_long_term(&one, &app, policy, at(now));
+            set.await.unwrap();
+            catalog.long_term_policies(&one).await.unwrap()
+        };
+        let rows = set(&policy(3), 200).await;
+        assert_eq!((rows[0].policy, rows[0].considered), (policy(3), at(200)));
+        assert!(rows[0].is_of(&app));
+        // Another policy does not pass over what was not copied yet.
+        let rows = set(&policy(4), 300).await;
+        assert_eq!((rows[0].policy, rows[0].considered), (policy(4), at(200)));
+        catalog
+            .note_considered(&one, &rows[0], at(400), &[CopyReason::Yearly])
+            .await
+            .unwrap();
+        let rows = set(&policy(5), 500).await;
+        assert_eq!(rows[0].considered, at(400));
+        let yearly = EarlierCopy {
+            taken: at(400),
+            reasons: vec![CopyReason::Yearly],
+        };
+        assert_eq!(rows[0].last, [yearly]);
+        assert_eq!(set(&LongTermPolicy::default(), 600).await, []);
+        assert_eq!(set(&policy(3), 700).await[0].considered, at(700));
+    }
+
+    async fn what_is_asked_for_on_a_database_waits_for_its_turn_and_outlives_its_server(place: &Place) {
+        let catalog = place.open().await;
+        let asked = |number, request, holds| {
+            let row = OperationRow {
+                kind: OperationKind::Create,
+                state: OperationState::Pending,
+                ..operation(number, 10 + i64::try_from(number).unwrap())
+            };
+            let (name, server) = ("app".to_owned(), String::new());
+            DatabaseOperation { row, name, request, attempts: 0, server, holds }
+        };
+        let create = || DatabaseRequest::Create { collation: None };
+        let one = asked(1, create(), true);
+        assert!(catalog.queue_database_operation(&one).await.unwrap());
+        assert!(!catalog.queue_database_operation(&asked(2, create(), true)).await.unwrap());
+        let instead_of = Some(one.row.id);
+        let three = asked(3, DatabaseRequest::Delete { instead_of }, false);
+        assert!(catalog.queue_database_operation(&three).await.unwrap());
+        assert_eq!(catalog.open_database_operations().await.unwrap(), [one.clone(), three.clone()]);
+        assert!(!catalog.hold_name(three.row.id).await.unwrap());
+        assert!(catalog.claim_database_operation(one.row.id, "a").await.unwrap());
+        assert!(!catalog.claim_database_operation(one.row.id, "b").await.unwrap());
+        assert_eq!(catalog.end_interrupted(at(20)).await.unwrap(), 0);
+        let found = async |id| catalog.database_operation(id).await.unwrap().unwrap();
+        let begun = found(one.row.id).await;
+        assert_eq!((begun.server.as_str(), begun.attempts), ("a", 1));
+        catalog.requeue_database_operation(one.row.id).await.unwrap();
+        assert!(catalog.claim_database_operation(one.row.id, "b").await.unwrap());
+        let reading = everpoint_engine::progress::Progress::default().read();
+        let state = catalog.note_database_progress(one.row.id, "creating", &reading).await;
+        assert_eq!(state.unwrap(), Some(OperationState::InProgress));
+        catalog.set_details(one.row.id, "{}").await.unwrap();
+        let done = OperationState::Succeeded;
+        catalog.end_database_operation(one.row.id, done, None, at(21)).await.unwrap();
+        assert!(catalog.hold_name(three.row.id).await.unwrap());
+        let cancelled = catalog.cancel_queued(three.row.id, ("OperationCancelled", "asked"), at(22));
+        assert!(cancelled.await.unwrap());
+        assert_eq!(found(three.row.id).await.row.state, OperationState::Cancelled);
+        assert_eq!(catalog.open_database_operations().await.unwrap(), []);
+    }
+
     async fn a_newer_catalog_is_refused(place: &Place) {
         let catalog = place.open().await;
         sqlx::query("INSERT INTO migrations (number) VALUES (99)")

@@ -41,6 +41,12 @@ pub enum SecretError {
         /// Where it was to be.
         place: String,
     },
+    /// The same of a connection string.
+    #[error("{place} does not say how the server is reached. Write a connection string there")]
+    NoConnection {
+        /// Where it was to be.
+        place: String,
+    },
 }
 
 impl RepositorySecret {
@@ -62,13 +68,30 @@ impl RepositorySecret {
 
 /// The first line of a file, which may not be empty.
 pub(super) fn first_line(path: &Path) -> Result<Zeroizing<String>, SecretError> {
-    let bytes = bytes(path)?;
-    let text = Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned());
-    match text.lines().next().unwrap_or_default() {
+    match text(path)?.lines().next().unwrap_or_default() {
         "" => Err(SecretError::Empty {
             place: path.display().to_string(),
         }),
         line => Ok(Zeroizing::new(line.to_owned())),
+    }
+}
+
+/// A connection string, from the first line of a file or an environment variable.
+pub(super) fn connection(
+    file: Option<&Path>,
+    environment: Option<&str>,
+) -> Result<Option<Zeroizing<String>>, SecretError> {
+    let (text, place) = match (file, environment) {
+        (Some(path), _) => (text(path)?, path.display().to_string()),
+        (None, Some(name)) => {
+            let text = Zeroizing::new(std::env::var(name).unwrap_or_default());
+            (text, format!("the environment variable {name}"))
+        }
+        (None, None) => return Ok(None),
+    };
+    match text.lines().next().map(str::trim) {
+        Some(line) if !line.is_empty() => Ok(Some(Zeroizing::new(line.to_owned()))),
+        _ => Err(SecretError::NoConnection { place }),
     }
 }
 
@@ -77,6 +100,11 @@ fn passphrase(text: &str, place: impl FnOnce() -> String) -> Result<Secret, Secr
         true => Err(SecretError::Empty { place: place() }),
         false => Ok(Secret::Passphrase(Zeroizing::new(text.to_owned()))),
     }
+}
+
+fn text(path: &Path) -> Result<Zeroizing<String>, SecretError> {
+    let bytes = bytes(path)?;
+    Ok(Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
 fn bytes(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretError> {

@@ -56,9 +56,11 @@ async fn grant(service: &Service, caller: &Caller<'_>) -> Result<TokenAnswer, Re
             return Err((400, "unsupported_grant_type", text));
         }
     };
+    // What speaks the older protocol names the resource itself.
     let scope = field("scope")
         .split_whitespace()
-        .find_map(|scope| scope.strip_suffix("/.default"));
+        .find_map(|scope| scope.strip_suffix("/.default"))
+        .or(Some(field("resource")));
     let Some(audience) = scope.filter(|audience| service.signer().serves(audience)) else {
         let text = "the scope is the service's public URL followed by /.default";
         return Err((400, "invalid_scope", text));
@@ -88,8 +90,12 @@ pub fn issue(
     })
 }
 
+/// Paths of ADFS' form name no tenant: there is one.
 fn is_tenant(service: &Service, caller: &Caller<'_>) -> bool {
-    Uuid::try_parse(caller.parameters.get("tenant")).is_ok_and(|asked| asked == service.tenant())
+    let Some(tenant) = caller.parameters.find("tenant") else {
+        return true;
+    };
+    Uuid::try_parse(tenant).is_ok_and(|asked| asked == service.tenant())
 }
 
 fn check_tenant(service: &Service, caller: &Caller<'_>) -> Result<(), ApiError> {
@@ -99,7 +105,7 @@ fn check_tenant(service: &Service, caller: &Caller<'_>) -> Result<(), ApiError> 
     }
 }
 
-/// OpenID Connect Discovery 1.0, as far as client credentials need it.
+/// OpenID Connect Discovery 1.0, as far as clients with a secret or a password need it.
 pub fn openid(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiError> {
     check_tenant(service, caller)?;
     let place = format!("{}/{}", service.config().base_url(), service.tenant());
@@ -114,6 +120,22 @@ pub fn openid(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiError
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["ES256"],
     })))
+}
+
+/// The same for clients that take the service for ADFS.
+pub fn adfs(service: &Service) -> Answer {
+    let place = format!("{}/adfs", service.config().base_url());
+    Answer::ok(&serde_json::json!({
+        "issuer": service.signer().issuer(),
+        "token_endpoint": format!("{place}/oauth2/token"),
+        "authorization_endpoint": format!("{place}/oauth2/authorize"),
+        "jwks_uri": format!("{place}/discovery/keys"),
+        "token_endpoint_auth_methods_supported": ["client_secret_post"],
+        "grant_types_supported": ["client_credentials", "password"],
+        "response_types_supported": ["token"],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": ["ES256"],
+    }))
 }
 
 pub fn key_set(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiError> {

@@ -3,11 +3,14 @@
 mod access_document;
 mod authorize;
 mod backup;
+mod database;
 mod directory;
 mod expiry;
 mod first_start;
+mod long_term;
 mod observe;
 mod operations;
+mod policies;
 mod rebuild;
 mod receive;
 mod reload;
@@ -30,9 +33,10 @@ use tokio::sync::{Notify, Semaphore, watch};
 use uuid::Uuid;
 
 pub use authorize::{Caller, Wanted};
+pub use database::{Pace, details, percent, steps};
 pub use directory::{Directory, DirectoryError, SignIn};
 pub use first_start::Owner;
-pub use observe::Observed;
+pub use observe::{Observed, Restorable, restorable};
 pub use rebuild::{Existing, RebuildError, Rebuilt, rebuild};
 pub use reload::{CheckError, Reloaded, check};
 pub use run::{RunError, Running, start};
@@ -51,6 +55,8 @@ use crate::{
 const SECRETS_AT_ONCE: usize = 2;
 /// Failed attempts to sign in as one principal: so many at once, and then so many a second.
 const ATTEMPTS: (f64, f64) = (10.0, 0.2);
+/// Long-term copies that are made at once, of all instances.
+const COPIES_AT_ONCE: usize = 2;
 
 /// The service.
 pub struct Service {
@@ -90,6 +96,15 @@ pub struct Service {
     checking_secrets: Semaphore,
     /// Failed attempts to sign in, by the name that was tried.
     attempts: RateLimit<String>,
+    /// Databases that are made, restored and deleted because somebody asked.
+    databases: database::DatabaseWork,
+    /// Long-term copies that were met, and a turn for those that are made.
+    copy_cache: long_term::CopyCache,
+    copying: Semaphore,
+    /// Something changed that those who make long-term copies should look at.
+    copies_wake: Notify,
+    ending: std::sync::atomic::AtomicBool,
+    written_policies: policies::WrittenPolicies,
 }
 
 impl Service {
@@ -168,6 +183,16 @@ impl Service {
     /// Tells the scheduler that something changed.
     pub fn wake_scheduler(&self) {
         self.wake.notify_one();
+    }
+
+    /// Tells those who make long-term copies that something changed.
+    pub fn wake_copies(&self) {
+        self.copies_wake.notify_waiters();
+    }
+
+    /// Whether the service was told to end: then nothing new is begun.
+    fn is_ending(&self) -> bool {
+        self.ending.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// The scope of the resource group.
@@ -277,9 +302,21 @@ impl Service {
 
     /// Writes down what the service did by itself. A failure is told, and does not undo what was done.
     fn audit_own(&self, action: &str, scope: &str, outcome: Outcome, detail: Option<String>) {
+        self.audit_as("service", action, scope, outcome, detail);
+    }
+
+    /// Writes down what was done for somebody. A failure is told, and does not undo what was done.
+    fn audit_as(
+        &self,
+        principal: &str,
+        action: &str,
+        scope: &str,
+        outcome: Outcome,
+        detail: Option<String>,
+    ) {
         let entry = Entry {
             time: Timestamp::now(),
-            principal: "service".to_owned(),
+            principal: principal.to_owned(),
             action: action.to_owned(),
             scope: scope.to_owned(),
             outcome,

@@ -112,7 +112,7 @@ impl Service {
         }
     }
 
-    async fn note(&self, id: OperationId, event: EventRow) {
+    pub(super) async fn note(&self, id: OperationId, event: EventRow) {
         if let Err(error) = self.catalog.note_event(id, &event).await {
             tracing::warn!(error = %crate::chain(&error), "the catalog failed");
         }
@@ -169,7 +169,7 @@ impl Service {
         result.ok()
     }
 
-    fn set_running(&self, id: OperationId, progress: Option<Progress>) {
+    pub(super) fn set_running(&self, id: OperationId, progress: Option<Progress>) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         match progress {
             Some(progress) => running.insert(id, progress),
@@ -199,6 +199,17 @@ impl Service {
     pub(super) fn cancel_all(&self) {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.values().for_each(Progress::cancel);
+    }
+
+    /// Asks those to end that the catalog ended, because the other servers took this one for dead. What was asked
+    /// for on databases stays this server's.
+    pub(super) fn cancel_ended(&self) {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        for (id, progress) in running.iter() {
+            if self.pace(*id).is_none() {
+                progress.cancel();
+            }
+        }
     }
 
     /// How many run.

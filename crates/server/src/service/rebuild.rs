@@ -9,9 +9,11 @@ use jiff::Timestamp;
 
 use super::{access_document, run};
 use crate::{
-    catalog::{Catalog, CatalogAddress, CatalogError, Contents, DatabaseRow},
+    catalog::{
+        Catalog, CatalogAddress, CatalogError, Contents, DatabaseRow, InstanceContents, LongTermRow,
+    },
     config::{Config, SecretError},
-    policy::RetentionDays,
+    policy::{LongTermPolicy, Period, RetentionDays, WeekOfYear},
 };
 
 /// What becomes of a catalog that is there and has something in it.
@@ -125,7 +127,11 @@ pub async fn rebuild(config: &Config, existing: Existing) -> Result<Rebuilt, Reb
         rebuilt.principals = access.principals.len();
         rebuilt.assignments = access.assignments.len();
     }
-    rebuilt.databases = contents.databases.iter().map(|(_, rows)| rows.len()).sum();
+    rebuilt.databases = contents
+        .instances
+        .iter()
+        .map(|known| known.databases.len())
+        .sum();
     catalog.close().await;
     Ok(rebuilt)
 }
@@ -140,15 +146,24 @@ async fn contents(repository: &Repository) -> Result<Contents, RebuildError> {
         contents.access = Some((document.tenant, document.subscription, access));
     }
     for instance in repository.instances().await? {
-        let Some((_, document)) = repository.policies(&instance).await? else {
+        let Some((revision, document)) = repository.policies(&instance).await? else {
             continue;
         };
-        let rows = document.databases.iter().map(database);
-        let rows = rows.collect::<Result<_, _>>().map_err(|why| {
+        let failed = |why| {
             let what = format!("the policies of {instance}");
             RebuildError::Copy { what, why }
-        })?;
-        contents.databases.push((instance, rows));
+        };
+        let rows = document.databases.iter().map(database);
+        let databases = rows.collect::<Result<_, _>>().map_err(failed)?;
+        let rows = document.databases.iter();
+        let rows = rows.map(|stored| long_term(stored, document.written_at));
+        let long_term = rows.filter_map(Result::transpose).collect::<Result<_, _>>();
+        contents.instances.push(InstanceContents {
+            long_term: long_term.map_err(failed)?,
+            instance,
+            revision,
+            databases,
+        });
     }
     Ok(contents)
 }
@@ -167,6 +182,31 @@ fn database(stored: &DatabasePolicy) -> Result<DatabaseRow, String> {
         retention: retention.map_err(|error| error.to_string())?,
         deleted_at: stored.deleted_at,
     })
+}
+
+/// Its long-term policy, if it has one. Backups that ended before the copy was written were considered, and what was
+/// missed of them stays so.
+fn long_term(
+    stored: &DatabasePolicy,
+    written_at: Timestamp,
+) -> Result<Option<LongTermRow>, String> {
+    let Some(periods) = &stored.long_term else {
+        return Ok(None);
+    };
+    let period = |text: &str| Period::parse(text).map_err(|error| error.to_string());
+    let week = periods
+        .week_of_year
+        .map(|week| WeekOfYear::new(week.into()));
+    let week = week.transpose().map_err(|error| error.to_string())?;
+    let (weekly, monthly) = (period(&periods.weekly)?, period(&periods.monthly)?);
+    let policy = LongTermPolicy::new(weekly, monthly, period(&periods.yearly)?, week);
+    Ok(Some(LongTermRow {
+        oid: stored.oid.get(),
+        created_at: stored.created_at,
+        policy: policy.map_err(|error| error.to_string())?,
+        considered: written_at,
+        last: Vec::new(),
+    }))
 }
 
 /// Whether a server counts on while this looks.

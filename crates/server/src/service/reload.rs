@@ -41,6 +41,8 @@ impl Service {
             }
         };
         changed("backups", new.backups != old.backups);
+        changed("restores", new.restores != old.restores);
+        changed("instances", new.instances != old.instances);
         changed("limits", new.limits != old.limits);
         changed("tls", new.tls != old.tls);
         changed("log", new.log != old.log);
@@ -86,6 +88,8 @@ fn keep(old: &Config, new: &mut Config, waiting: &mut Vec<&'static str>) {
     one("location", &old.location, &mut new.location, waiting);
     let (before, after) = (&old.resource_group, &mut new.resource_group);
     one("resource_group", before, after, waiting);
+    let (before, after) = (&old.restores.scratch, &mut new.restores.scratch);
+    one("restores.scratch", before, after, waiting);
     one("repository", &old.repository, &mut new.repository, waiting);
 }
 
@@ -96,6 +100,9 @@ fn keep(old: &Config, new: &mut Config, waiting: &mut Vec<&'static str>) {
 pub async fn check(config: &Config) -> Result<(), CheckError> {
     config.repository.secret.read()?;
     config.catalog_address()?;
+    for instance in config.instances.values() {
+        instance.admin_connection()?;
+    }
     if config.tls.is_some() {
         Tls::new(config)?;
     }

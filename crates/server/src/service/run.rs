@@ -20,9 +20,10 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{
-    ATTEMPTS, SECRETS_AT_ONCE, Service,
+    ATTEMPTS, COPIES_AT_ONCE, SECRETS_AT_ONCE, Service,
+    database::DatabaseWork,
     first_start::{Owner, ensure_owner},
-    told,
+    thread, told,
 };
 use crate::{
     audit::{AuditFile, AuditFileError, Outcome},
@@ -96,6 +97,12 @@ pub enum RunError {
     /// The address.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The system gives no thread.
+    #[error("no thread can be begun")]
+    Thread {
+        /// Why.
+        source: std::io::Error,
+    },
 }
 
 /// A running service.
@@ -113,6 +120,7 @@ pub struct Running {
     stop_step: watch::Sender<bool>,
     /// Nobody else may use the state directory, and with it a catalog that is a file.
     _lock: File,
+    working: Option<oneshot::Receiver<()>>,
 }
 
 /// Starts the service.
@@ -145,6 +153,10 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
     let address = listener.local_addr().unwrap_or(config.listen);
     let oidc = config.identity.oidc.clone();
     let issuer = oidc.map(|config| Arc::new(Issuer::new(config)));
+    let databases = DatabaseWork::new(&directory).map_err(|source| RunError::StateDirectory {
+        path: directory.clone(),
+        source,
+    })?;
     let service = Arc::new(Service {
         id: Uuid::new_v4(),
         settings: watch::Sender::new(Arc::new(config.clone())),
@@ -171,6 +183,12 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         wake: Notify::new(),
         checking_secrets: Semaphore::new(SECRETS_AT_ONCE),
         attempts: RateLimit::new(ATTEMPTS.1, ATTEMPTS.0),
+        databases,
+        copy_cache: Default::default(),
+        copying: Semaphore::new(COPIES_AT_ONCE),
+        copies_wake: Notify::new(),
+        ending: false.into(),
+        written_policies: Default::default(),
     });
     service.reload_access().await?;
     service
@@ -191,6 +209,11 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         let (service, told) = (service.clone(), told.clone());
         tokio::spawn(http::serve(listener, service, told))
     };
+    let working = {
+        let (service, told) = (service.clone(), told.clone());
+        let working = thread::run("databases".to_owned(), move || service.keep_working(told));
+        working.map_err(|source| RunError::Thread { source })?
+    };
     let scheduling = tokio::spawn(keep_scheduling(service.clone(), told));
     let watching = tokio::spawn(service.clone().keep_watching(log_told));
     Ok(Running {
@@ -206,6 +229,7 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         keeping_access,
         stop_step,
         _lock: lock,
+        working: Some(working),
     })
 }
 
@@ -295,11 +319,17 @@ impl Running {
 
     /// Ends: takes no more requests and begins nothing; lets what runs go on for the configured grace and
     /// then cancels it; stores what was received of the log.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
+        self.service
+            .ending
+            .store(true, std::sync::atomic::Ordering::Relaxed);
         // Nobody listening means that it has ended already.
         let _ = self.stop.send(true);
         let _ = self.scheduling.await;
         let _ = self.serving.await;
+        if let Some(working) = self.working.take() {
+            let _ = working.await;
+        }
         let grace = positive(self.service.settings().backups.grace);
         let begun = Instant::now();
         while self.service.running_count() > 0 {

@@ -136,7 +136,7 @@ impl Service {
             tracing::error!(
                 "the other servers took this one for dead, for it did not reach the catalog; its operations are cancelled"
             );
-            self.cancel_all();
+            self.cancel_ended();
             self.catalog
                 .add_server(self.id, &self.address_text(), Timestamp::now())
                 .await?;

@@ -18,7 +18,7 @@ use super::{
     thread, told,
 };
 use crate::{
-    catalog::{NewRetention, Sharing},
+    catalog::{DatabaseRow, NewRetention, SeenDatabase, Sharing},
     policy::RetentionDays,
 };
 
@@ -74,6 +74,7 @@ impl Service {
         tokio::join!(
             self.keep_receiving(&name, &stored, stop.clone()),
             self.watch_server(&name, stop.clone()),
+            self.watch_copies(&name, stop.clone()),
             self.watch_repository(&name, &stored, stop),
         );
     }
@@ -143,6 +144,39 @@ impl Service {
         }
     }
 
+    /// Writes down at once what databases a server has. Where another server schedules, waits until that one did:
+    /// two of them could write down an older list behind a newer one.
+    pub(super) async fn look_at_server(&self, name: &InstanceName) {
+        let looking = async {
+            match self.term() {
+                Some(_) => self.ask_server(name, &mut None).await.map(drop),
+                None => self.wait_for_look(name).await,
+            }
+        };
+        let failed = match timeout(SERVER_PATIENCE, looking).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error,
+            Err(_) => "it does not answer in time".to_owned(),
+        };
+        tracing::warn!(instance = %name, "its databases are not known yet: {failed}");
+    }
+
+    async fn wait_for_look(&self, name: &InstanceName) -> Result<(), String> {
+        let observed = self.instance(name).ok_or("it is gone")?;
+        let session = connect_sql(&observed.connection, observed.connection.database())
+            .await
+            .map_err(|error| crate::chain(&error))?;
+        loop {
+            let seen = observe::databases(&session, Timestamp::now()).await?;
+            let known = self.catalog.databases(name).await;
+            let known = known.map_err(|error| crate::chain(&error))?;
+            if is_written_down(&seen, &known) {
+                return Ok(());
+            }
+            sleep(REPOSITORY_PAUSE).await;
+        }
+    }
+
     async fn ask_server(
         &self,
         name: &InstanceName,
@@ -179,12 +213,15 @@ impl Service {
                 },
                 later: usual,
             };
+            // A list that was read before another one must not be written down behind it.
+            let _turn = self.databases.look(name).await;
             let now = Timestamp::now();
             let seen = observe::databases(&open, now).await?;
             self.catalog
                 .observe_databases(name, &seen, policy, now)
                 .await
                 .map_err(|error| crate::chain(&error))?;
+            self.store_policies(name).await;
         }
         *session = Some(open);
         let number = facts.version_num;
@@ -251,4 +288,11 @@ impl Service {
             tracing::warn!(error = %crate::chain(&error), "the catalog failed");
         }
     }
+}
+
+/// Whether a server's databases are those that the catalog has.
+fn is_written_down(seen: &[SeenDatabase], known: &[DatabaseRow]) -> bool {
+    let seen: BTreeSet<_> = seen.iter().map(|one| (one.oid, &one.name)).collect();
+    let living = known.iter().filter(|row| row.deleted_at.is_none());
+    seen == living.map(|row| (row.oid, &row.name)).collect()
 }

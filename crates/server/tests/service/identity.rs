@@ -32,6 +32,7 @@ async fn sign_in(service: &Service, form: &str) -> (u16, Value) {
         path: &path,
         query: "",
         token: None,
+        identity_header: None,
         body: form.as_bytes(),
     };
     let answer = service.answer(&wanted).await;
@@ -56,6 +57,7 @@ async fn get(service: &Service, path: &str, token: &str) -> (u16, Value) {
         path,
         query: VERSION,
         token: Some(token),
+        identity_header: None,
         body: b"",
     };
     let answer = service.answer(&wanted).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use everpoint_repository::{
     InstanceName,
-    policy_document::{DatabasePolicy, PolicyDocument},
+    policy_document::{DatabasePolicy, LongTermPeriods, PolicyDocument},
 };
 use everpoint_server::{
     access::{Role, Scope},
@@ -74,7 +74,13 @@ async fn a_lost_catalog_is_made_anew(
     // What the service would have written of an instance.
     let one: InstanceName = "one".parse()?;
     let gone = Some(at(500)?);
-    let databases = vec![policy(5, "app", 21, None)?, policy(6, "old", 3, gone)?];
+    let mut databases = vec![policy(5, "app", 21, None)?, policy(6, "old", 3, gone)?];
+    databases[0].long_term = Some(LongTermPeriods {
+        weekly: "P5W".to_owned(),
+        monthly: "PT0S".to_owned(),
+        yearly: "P1Y".to_owned(),
+        week_of_year: Some(7),
+    });
     let document = PolicyDocument {
         written_at: Timestamp::now(),
         databases,
@@ -106,6 +112,7 @@ async fn a_lost_catalog_is_made_anew(
                 path: &path,
                 query: "",
                 token: None,
+                identity_header: None,
                 body: form.as_bytes(),
             };
             let answer = json(&service.answer(&wanted).await);
@@ -118,6 +125,7 @@ async fn a_lost_catalog_is_made_anew(
             path: &assignments,
             query: VERSION,
             token: Some(token),
+            identity_header: None,
             body: b"",
         };
         json(&service.answer(&wanted).await)
@@ -185,6 +193,18 @@ async fn check(
         })
         .collect();
     assert_eq!(found, [(5, "app", 21, None), (6, "old", 3, Some(at(500)?))]);
+    let long_term = service.catalog().long_term_policies(&one).await?;
+    assert_eq!(long_term.len(), 1);
+    let policy = &long_term[0].policy;
+    let (_, week) = policy.yearly().context("a yearly period")?;
+    assert_eq!(
+        (policy.weekly().to_string(), week.get()),
+        ("P5W".to_owned(), 7)
+    );
+    assert!(long_term[0].considered > at(500)?, "what is past stays so");
+    let written = place.repository().await?.policies(&one).await?;
+    let revision = service.catalog().policy_revision(&one).await?;
+    assert_eq!(revision, written.map(|(revision, _)| revision));
     // A database that is seen again is the one that is known.
     let seen = SeenDatabase {
         oid: 5,

@@ -21,7 +21,7 @@ async fn what_one_server_changes_and_finds_the_other_one_knows_and_can_cancel() 
     let cluster = Cluster::builder(18).start().await?;
     cluster.sql("postgres", "CREATE DATABASE catalog").await?;
     let place = Place::new().await?;
-    add(&place, &cluster).await?;
+    add(&place, &cluster, "one").await?;
     let shared = format!("catalog = \"{}\"\n", cluster.url("catalog"));
     let sql = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'";
     let pid: i32 = cluster.value("postgres", sql).await?.parse()?;

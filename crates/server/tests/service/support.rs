@@ -65,17 +65,21 @@ impl Place {
     }
 
     pub fn config(&self, name: &str, first: &str, more: &str) -> Result<Config> {
+        Ok(Config::parse(&self.text(name, first, more))?)
+    }
+
+    /// The text of the configuration that it is started with.
+    pub fn text(&self, name: &str, first: &str, more: &str) -> String {
         let here = self.path().display();
         let listen = match name {
             "state" => self.port,
             _ => 0,
         };
-        let text = format!(
+        format!(
             "listen = \"127.0.0.1:{listen}\"\npublic_url = \"{base}\"\nstate_directory = \"{here}/{name}\"\n{first}\
              [repository]\nurl = \"{here}/repository\"\npassphrase_file = \"{here}/passphrase\"\n{more}",
             base = self.base(),
-        );
-        Ok(Config::parse(&text)?)
+        )
     }
 }
 
@@ -160,6 +164,7 @@ impl<'a> Somebody<'a> {
             path,
             query,
             token: Some(&self.token),
+            identity_header: None,
             body: body.as_bytes(),
         };
         self.service.answer(&wanted).await

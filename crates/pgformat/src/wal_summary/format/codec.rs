@@ -91,6 +91,14 @@ impl<'a> Input<'a> {
         self.reader.u8().ok_or_else(|| self.malformed())
     }
 
+    pub(super) fn flag(&mut self) -> Result<bool, SummaryFormatError> {
+        match self.byte()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(self.malformed()),
+        }
+    }
+
     /// A varint that fits the type. Longer forms than needed are refused.
     pub(super) fn number<T: TryFrom<u64>>(&mut self) -> Result<T, SummaryFormatError> {
         let mut number = 0_u64;

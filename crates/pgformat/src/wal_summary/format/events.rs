@@ -7,6 +7,7 @@
 //!                  1 created by log: tablespace       2 moved: from, to           3 named: name
 //!                  4 renamed: known u8, from, to      5 invalidated: name         6 revalidated
 //!                  7 row deleted: known u8, name      8 files removed: tablespaces
+//!                  9 assigned: child
 //! coverage u8
 //! relation events  start - start before, transaction, tablespace, database, relfilenode,
 //!                  blocks left + 1, or 0 for a drop
@@ -93,6 +94,10 @@ fn encode_change(change: &DatabaseChange, output: &mut Output) {
                 oid(output, *tablespace);
             }
         }
+        DatabaseChange::Assigned { child } => {
+            output.byte(9);
+            output.number(u64::from(child.get()));
+        }
     }
 }
 
@@ -159,6 +164,9 @@ fn decode_change(input: &mut Input<'_>) -> Result<DatabaseChange, SummaryFormatE
             let tablespaces = (0..count).map(|_| oid(input)).collect::<Result<_, _>>()?;
             DatabaseChange::FilesRemoved { tablespaces }
         }
+        9 => DatabaseChange::Assigned {
+            child: TransactionId::new(input.number()?),
+        },
         _ => return Err(input.malformed()),
     })
 }

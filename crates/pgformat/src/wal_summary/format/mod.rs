@@ -9,8 +9,9 @@
 //! their items. Positions within lists are the distance from the item before. Body, version 1:
 //!
 //! ```text
-//! major version, timeline, start u64, end u64, records, custom records, custom records without blocks,
-//! relfilenode of pg_database
+//! major version, timeline, start u64, end u64, end - start of the last record, records, custom records,
+//! custom records without blocks
+//! what could not be read, what is handed on    see `carried`
 //! change map          see `changes`
 //! time index          see `times`
 //! database events     see `events`
@@ -19,16 +20,17 @@
 //! ```
 //!
 //! A reader must reject: another magic number or version, a wrong checksum, counts or lengths that the bytes
-//! do not hold, forks and directories out of order, lists beyond their limits, an end before the start, and
-//! bytes left over.
+//! do not hold, forks, directories, catalogs and transactions out of order, lists beyond their limits, an end
+//! before the start, a last record before the start, and bytes left over.
 
+mod carried;
 mod changes;
 mod codec;
 mod events;
 mod times;
 mod transactions;
 
-use crate::{Lsn, MajorVersion, Oid, TimelineId};
+use crate::{Lsn, MajorVersion, TimelineId};
 
 use codec::{Input, Output};
 
@@ -79,10 +81,11 @@ impl WalSummary {
         output.number(u64::from(self.timeline.get()));
         output.bytes(&self.start.get().to_le_bytes());
         output.bytes(&self.end.get().to_le_bytes());
+        output.number(self.end.bytes_since(self.last));
         output.number(self.records);
         output.number(self.custom.records);
         output.number(self.custom.without_blocks);
-        output.number(u64::from(self.database_catalog.get()));
+        carried::encode(self, &mut output);
         changes::encode(&self.changes, &mut output);
         times::encode(&self.times, self.start, &mut output);
         events::encode_databases(&self.databases, self.start, &mut output);
@@ -130,17 +133,23 @@ impl WalSummary {
         if end < start {
             return Err(input.malformed());
         }
+        let last = input.lsn_in_front(end)?;
+        if last < start {
+            return Err(input.malformed());
+        }
         Ok(Self {
             version,
             timeline,
             start,
             end,
+            last,
             records: input.number()?,
             custom: CustomRecords {
                 records: input.number()?,
                 without_blocks: input.number()?,
             },
-            database_catalog: Oid::new(input.number()?),
+            unread: carried::decode_unread(input, start)?,
+            carried: carried::decode(input)?,
             changes: changes::decode(input)?,
             times: times::decode(input, start)?,
             databases: events::decode_databases(input, start)?,

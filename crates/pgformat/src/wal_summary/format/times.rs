@@ -4,6 +4,7 @@
 //! coverage u8: 0 whole, 1 partial
 //! transactions    time - time before (signed), start - start before, start - record before, end - start,
 //!                 transaction - transaction before (signed), kind u8
+//! prepared        time (signed), start - start before, end - start, transaction
 //! restore points  time (signed), start - start before, end - start, name
 //! ```
 //!
@@ -13,7 +14,8 @@ use crate::{
     Lsn, PgTimestamp, TransactionId,
     wal::transaction::EndKind,
     wal_summary::time_index::{
-        MAX_RESTORE_POINTS, MAX_TRANSACTION_MARKS, RestorePointMark, TimeIndex, TransactionMark,
+        MAX_PREPARED_MARKS, MAX_RESTORE_POINTS, MAX_TRANSACTION_MARKS, PreparedMark,
+        RestorePointMark, TimeIndex, TransactionMark,
     },
 };
 
@@ -38,6 +40,15 @@ pub(super) fn encode(index: &TimeIndex, start: Lsn, output: &mut Output) {
         output.signed(id - transaction);
         output.byte(kind_number(mark.kind));
         (time, at, transaction) = (mark.time.raw(), mark.start, id);
+    }
+    output.count(index.prepared().len());
+    let mut at = start;
+    for mark in index.prepared() {
+        output.signed(mark.time.raw());
+        output.number(mark.start.bytes_since(at));
+        output.number(mark.end.bytes_since(mark.start));
+        output.number(u64::from(mark.transaction.get()));
+        at = mark.start;
     }
     output.count(index.restore_points().len());
     let mut at = start;
@@ -71,6 +82,17 @@ pub(super) fn decode(input: &mut Input<'_>, start: Lsn) -> Result<TimeIndex, Sum
             end,
             transaction: TransactionId::new(id),
             kind: end_kind(input.byte()?).ok_or_else(|| input.malformed())?,
+        });
+    }
+    let mut at = start;
+    for _ in 0..input.count(MAX_PREPARED_MARKS)? {
+        let time = PgTimestamp::from_raw(input.signed()?);
+        at = input.lsn_behind(at)?;
+        index.add_prepared(PreparedMark {
+            time,
+            start: at,
+            end: input.lsn_behind(at)?,
+            transaction: TransactionId::new(input.number()?),
         });
     }
     let mut at = start;

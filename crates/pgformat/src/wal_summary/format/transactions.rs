@@ -163,7 +163,7 @@ fn decode_activity(input: &mut Input<'_>) -> Result<Activity, SummaryFormatError
         other_blocks: input.number()?,
         other_changes: input.number()?,
         catalogs: CatalogSet::from_bits(input.number()?).ok_or_else(|| input.malformed())?,
-        temporary: flag(input)?,
+        temporary: input.flag()?,
         ..Activity::default()
     };
     for _ in 0..input.count(MAX_TOUCHED_RELATIONS)? {
@@ -209,7 +209,7 @@ fn decode_object(input: &mut Input<'_>) -> Result<SchemaObject, SummaryFormatErr
             let oid = Oid::new(input.number()?);
             let name = input.text(MAX_NAME_BYTES)?;
             let namespace_oid = Oid::new(input.number()?);
-            let namespace = match flag(input)? {
+            let namespace = match input.flag()? {
                 true => Some(input.text(MAX_NAME_BYTES)?),
                 false => None,
             };
@@ -231,12 +231,4 @@ fn decode_object(input: &mut Input<'_>) -> Result<SchemaObject, SummaryFormatErr
         },
         _ => return Err(input.malformed()),
     })
-}
-
-fn flag(input: &mut Input<'_>) -> Result<bool, SummaryFormatError> {
-    match input.byte()? {
-        0 => Ok(false),
-        1 => Ok(true),
-        _ => Err(input.malformed()),
-    }
 }
