@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cluster
 import report
+from changes import ChangedBlocks, whole_size
 from measure import Bench, directory_size, files
 from moving import Moving
 from server import Account, Server, programs
@@ -22,7 +23,7 @@ SETTINGS = {
 FREE_BYTES = 25 << 30
 # ext4 does not use the inodes of deleted files again for this long, and looks for others slowly meanwhile.
 INODE_SECONDS = 40
-STEPS = ("full", "again", "restore", "differential", "database", "move")
+STEPS = ("full", "again", "restore", "differential", "doubled", "database", "move")
 TOOLS = ("everpoint", "pgbackrest", "pg_basebackup")
 
 
@@ -68,6 +69,7 @@ class Rounds:
             self.tools.append(PgBasebackup(bench, root, chosen.jobs))
         self.incremental = [tool for tool in self.tools if hasattr(tool, "restore")]
         self.results, self.changed, self.facts = {}, {}, {}
+        self.reading = {}
         self.moving = Moving(bench, root, chosen.jobs) if "move" in chosen.steps else None
 
     def note(self, step, tool, took):
@@ -84,19 +86,53 @@ class Rounds:
         say(f"round {number + 1} of {self.chosen.runs}")
         if self.clean():
             time.sleep(INODE_SECONDS)
-        if set(self.chosen.steps) - {"move"}:
+        if "doubled" in self.chosen.steps:
+            self.doubled(number)
+        if set(self.chosen.steps) - {"move", "doubled"}:
             self.backups(number)
         if self.moving:
             for tool in self.turn(self.moving.tools, number):
                 self.note("move", tool, self.moving.measure(tool))
 
+    def doubled(self, number):
+        """The same changes in the cluster as it is and doubled by databases that nobody changes."""
+        own = [tool for tool in self.tools if tool.name == Everpoint.name]
+        if not own:
+            return
+        pages = directory_size(self.bench.server.data / "base") // 8192 // 100
+        took = {}
+        for step in self.turn(["not doubled", "doubled"], number):
+            if step == "doubled":
+                cluster.double(self.bench.server)
+            size = directory_size(self.bench.server.data / "base")
+            own[0].prepare()
+            own[0].full()
+            blocks = self.changed_since(own[0])
+            self.differential(step, pages, number, own, blocks)
+            took[step] = self.results[step][Everpoint.name][-1]["seconds"], size
+            if step == "doubled":
+                cluster.halve(self.bench.server)
+                self.bench.server.settle()
+                time.sleep(INODE_SECONDS)
+        self.facts.setdefault("doubled", []).append({
+            "bytes": took["not doubled"][1], "doubled_bytes": took["doubled"][1],
+            "ratio": took["doubled"][0] / took["not doubled"][0]})
+
+    def changed_since(self, tool):
+        """What changes from the start of its last backup on, which differentials build on."""
+        return ChangedBlocks(self.bench.server, tool.last_backup()["start_lsn"])
+
     def backups(self, number):
+        blocks = None
         for tool in self.turn(self.tools, number):
             tool.prepare()
             self.note("full", tool, tool.full())
+            if tool.name == Everpoint.name:
+                blocks = self.changed_since(tool)
         if "again" in self.chosen.steps:
             for tool in (tool for tool in self.tools if tool.name == Everpoint.name):
                 self.note("full again", tool, tool.full())
+                blocks = self.changed_since(tool)
         if "restore" in self.chosen.steps:
             for tool in self.turn(self.incremental, number):
                 target = tool.repository.with_name(f"restored-{tool.repository.name}")
@@ -106,13 +142,15 @@ class Rounds:
         if "differential" in self.chosen.steps:
             pages = directory_size(self.bench.server.data / "base") // 8192
             for percent in (1, 10):
-                self.differential(f"differential {percent} %", pages * percent // 100, number)
+                step = f"differential {percent} %"
+                self.differential(step, pages * percent // 100, number, self.incremental, blocks)
         # Last, as its log changes pages that a differential would have to store.
         if "database" in self.chosen.steps:
             self.one_database(number)
 
     def one_database(self, number):
-        """One database of many: up to the first query, and how fast its part of the log is replayed."""
+        """One database of many: back in the running server, up to the first query, beside a second cluster with only
+        that one; what is fetched for it; and how fast its part of the log is replayed."""
         database, query = cluster.ONE, "SELECT count(*) FROM t7"
         sockets = self.root / "socket-restored"
         self.bench.account.make_directory(sockets)
@@ -124,7 +162,8 @@ class Rounds:
         for tool in self.turn(self.incremental, number):
             if tool.name == Everpoint.name:
                 self.note("one database", tool, tool.one_database(database, query))
-                self.facts.setdefault("fetched_bytes", []).append(tool.said().get("fetched_bytes"))
+                fetched = tool.said().get("fetched_bytes")
+                self.facts.setdefault("fetched_bytes", []).append({"fetched": fetched, "stored": tool.stored_bytes(database)})
             else:
                 target = tool.repository.with_name(f"restored-one-{tool.repository.name}")
                 self.note("one database", tool, tool.one_database(database, query, target, sockets))
@@ -140,17 +179,23 @@ class Rounds:
             cluster.forget_log(self.bench.server)
             say(f"  replay of log of which {share:.0%} are the database's: {one:.1f} s, of all {everything:.1f} s")
 
-    def differential(self, step, pages, number):
-        for tool in self.incremental:
+    def differential(self, step, pages, number, tools, blocks):
+        for tool in tools:
             tool.begin_log()
         changed = cluster.change(self.bench.server, pages)
+        if blocks:
+            blocks.read()
         self.bench.server.sql("CHECKPOINT")
         end = self.bench.server.switch_log()
-        for tool in self.incremental:
+        for tool in tools:
             tool.end_log(*end)
         self.changed.setdefault(step, []).append(changed)
-        for tool in self.turn(self.incremental, number):
-            self.note(step, tool, tool.differential())
+        for tool in self.turn(tools, number):
+            took = tool.differential()
+            self.note(step, tool, took)
+            if blocks and took.read_bytes:
+                self.reading.setdefault(step, []).append({
+                    "read": took.read_bytes, "changed": blocks.size(), "whole": whole_size(self.bench.server.data)})
 
     def clean(self):
         """Removes what the last round made."""
@@ -188,6 +233,7 @@ def main():
     log.write_bytes(b"")
     settings = SETTINGS | {"archive_command": Archiving.command(root)}
     with Server(account, data, root / "socket", settings) as server:
+        cluster.halve(server)
         sizes = [size for _, size in files(data / "base")]
         rounds = Rounds(chosen, Bench(account, server, Archiving(root), log, chosen.cache), root)
         facts = {
@@ -202,9 +248,11 @@ def main():
                 # After every round, so that a long measurement that is broken off leaves something.
                 facts["changed_pages"] = rounds.changed
                 facts["one_database"] = rounds.facts
+                facts["reading"] = rounds.reading
                 report.write(chosen.output, facts, rounds.results)
         finally:
             stop_slots(server)
+            cluster.halve(server)
             rounds.clean()
             if rounds.moving:
                 rounds.moving.clean()

@@ -191,3 +191,20 @@ def change(server, pages):
             SELECT count(DISTINCT (ctid::text::point)[0]) FROM updated""", database)
         changed += int(text)
     return changed
+
+
+TWIN = "_twin"
+
+
+def double(server):
+    """Copies every database beside itself, so that the cluster holds twice as much."""
+    names = "SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres'"
+    for name in server.sql(names).split():
+        server.sql(f"CREATE DATABASE {name}{TWIN} TEMPLATE {name} STRATEGY file_copy")
+
+
+def halve(server):
+    """Drops what doubling made, also what was left when it was interrupted."""
+    names = f"SELECT datname FROM pg_database WHERE datname LIKE '%\\{TWIN}'"
+    for name in server.sql(names).split():
+        server.sql(f"DROP DATABASE {name}")

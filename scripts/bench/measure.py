@@ -20,6 +20,7 @@ class Took:
     other_cpu_seconds: float  # of everything else on the machine, the kernel's own threads among it
     memory_bytes: int  # the tool's processes together, each shared page counted once
     stored_bytes: int = 0  # how much the repository grew
+    read_bytes: int = 0  # of the data directory, where the tool tells
 
     def as_dict(self):
         return asdict(self)
@@ -72,6 +73,13 @@ class Bench:
     def run(self, command, environment=None):
         """Runs a command that is not measured."""
         return self._start(command, environment).wait_well()
+
+    def output(self, command, environment=None):
+        """What a command prints that is not measured."""
+        command = list(map(str, command))
+        return subprocess.run(
+            command, check=True, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, cwd="/",
+            env={**self.server.environment(), **(environment or {})}, **self.account.options).stdout
 
     def measure(self, command, environment=None, reads=(), grows=None):
         """Runs a command that will read the directories `reads`, and measures it."""

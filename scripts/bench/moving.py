@@ -10,6 +10,8 @@ from server import PORT, SUPERUSER, Server, programs
 
 DATABASE = "bank"  # pgbench's, of more than 1 GB
 MOVED = "moved"
+# Of a scratch server, as Everpoint cages one.
+CAGE = {"autovacuum": "off", "fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 SETTINGS = {"autovacuum": "off", "checkpoint_timeout": "1h", "max_wal_size": "8GB", "shared_buffers": "256MB"}
 
 
@@ -33,6 +35,13 @@ class EverpointMove:
                 self.jobs, programs()]
 
 
+class EverpointFiles(EverpointMove):
+    name = "everpoint, files"
+
+    def command(self, source, target, work):
+        return [*super().command(source, target, work), "files"]
+
+
 class DumpAndRestore:
     name = "pg_dump -Fd, pg_restore"
 
@@ -49,12 +58,12 @@ class DumpAndRestore:
 
 
 class Moving:
-    """The second server, and the two ways there."""
+    """The second server, and the ways there."""
 
     def __init__(self, bench, root, jobs):
         self.bench, self.root = bench, root
-        self.data, self.work = root / "move-target", root / "move-work"
-        self.tools = [EverpointMove(root, jobs), DumpAndRestore(jobs)]
+        self.data, self.work, self.branch = root / "move-target", root / "move-work", root / "move-branch"
+        self.tools = [EverpointMove(root, jobs), EverpointFiles(root, jobs), DumpAndRestore(jobs)]
         if self.data.exists():
             shutil.rmtree(self.data)
         command = [programs() / "initdb", "-D", self.data, "-U", SUPERUSER, "--auth=trust", "--data-checksums",
@@ -64,6 +73,11 @@ class Moving:
     def measure(self, tool):
         """Moves the database by one of the ways, and measures that."""
         self.bench.account.make_empty(self.work)
+        took = self.from_branch(tool) if isinstance(tool, EverpointFiles) else self.from_living(tool)
+        shutil.rmtree(self.work)
+        return took
+
+    def from_living(self, tool):
         with Server(self.bench.account, self.data, self.root / "socket-target", SETTINGS) as target:
             target.settle()
             source = self.bench.server
@@ -72,11 +86,26 @@ class Moving:
             if wanted != found:
                 raise SystemExit(f"bench: {tool.name} moved {found}, not {wanted}")
             target.sql(f"DROP DATABASE {MOVED}")
-        shutil.rmtree(self.work)
+        return took
+
+    def from_branch(self, tool):
+        """Files go back to the server that they are from, out of a copy of it that is stopped on the way."""
+        target = self.bench.server
+        shutil.rmtree(self.branch, ignore_errors=True)
+        target.run("pg_basebackup", "-D", self.branch, "-c", "fast", "-X", "stream", "--no-sync")
+        with Server(self.bench.account, self.branch, self.root / "socket-branch", CAGE) as source:
+            source.settle()
+            command = tool.command(source, target, self.work)
+            took = self.bench.measure(command, reads=[source.data / "base"])
+        wanted, found = contents(target, DATABASE), contents(target, MOVED)
+        if wanted != found:
+            raise SystemExit(f"bench: {tool.name} moved {found}, not {wanted}")
+        target.sql(f"DROP DATABASE {MOVED}")
+        shutil.rmtree(self.branch)
         return took
 
     def clean(self):
-        for path in (self.data, self.work):
+        for path in (self.data, self.work, self.branch):
             shutil.rmtree(path, ignore_errors=True)
 
 

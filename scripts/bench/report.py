@@ -11,9 +11,11 @@ STEPS = {
     "full": "full backup, to an empty repository",
     "full again": "full backup, nothing changed since the last",
     "restore": "restore of the full backup, to an empty directory",
-    "one database": "one small database, from the command to the first query",
+    "one database": "one small database: by Everpoint back into the running server, by others into a second cluster, up to the first query",
     "differential 1 %": "differential, about 1 % of the pages changed",
     "differential 10 %": "differential, about 11 % of the pages changed",
+    "not doubled": "differential, about 1 % of the pages changed",
+    "doubled": "the same, the cluster doubled by databases that do not change",
     "move": "one database into another running server",
 }
 
@@ -80,14 +82,31 @@ def markdown(facts, results):
     changed = facts.get("changed_pages")
     if changed:
         lines += ["", "Pages changed: " + "; ".join(f"{name}: {' '.join(map(str, counts))}" for name, counts in changed.items())]
+    for name, runs in facts.get("reading", {}).items():
+        lines += ["", f"Read by everpoint, {name}: " + "; ".join(map(reading, runs))]
     one = facts.get("one_database", {})
+    if one.get("doubled"):
+        doubled = one["doubled"]
+        lines += ["", "Cluster doubled, with the same changes: "
+                  f"**{statistics.median(run['ratio'] for run in doubled):.2f}** times the time of a differential ("
+                  + " ".join(f"{run['ratio']:.2f}" for run in doubled) + "), "
+                  f"{doubled[-1]['doubled_bytes'] / doubled[-1]['bytes']:.2f} times the size"]
     if one.get("fetched_bytes"):
-        lines += ["", "Fetched for one database: " + " ".join(f"{bytes / 1e6:.1f} MB" for bytes in one["fetched_bytes"])]
+        lines += ["", "Fetched for one database, beside what is stored of its files and of the log: " + "; ".join(
+            f"{run['fetched'] / 1e6:.1f} of {run['stored'] / 1e6:.1f} MB, {run['fetched'] / run['stored']:.2f}"
+            for run in one["fetched_bytes"])]
     if one.get("replay_seconds"):
         lines += ["", "Replay of one database's part of the log beside all of it: " + "; ".join(
             f"{run['one']:.1f} s and {run['all']:.1f} s, {run['all'] / run['one']:.1f} times as fast, its share "
             f"{run['share']:.0%}" for run in one["replay_seconds"])]
     return "\n".join(lines) + "\n"
+
+
+def reading(run):
+    """Bytes read beside the bytes that changed, those of files that are copied whole left out."""
+    ratio = (run["read"] - run["whole"]) / run["changed"]
+    return (f"{run['read'] / 1e6:.0f} MB; {run['changed'] / 1e6:.0f} MB changed (blocks that the log names), "
+            f"{run['whole'] / 1e6:.0f} MB in files copied whole: {ratio:.2f} times what changed")
 
 
 def each(values, field):

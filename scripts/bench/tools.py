@@ -1,7 +1,9 @@
 """The tools that are measured: how each is set up, backs up and restores."""
 
+import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import time
@@ -9,6 +11,7 @@ from pathlib import Path
 
 from server import PORT, SUPERUSER, programs
 
+RESTORED = "restored_one"  # what one database is called when it is back
 LOG_SECONDS = 300  # how long log may take to be stored
 UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
@@ -53,7 +56,16 @@ class Everpoint:
 
     def backup(self, kind):
         command = self.command("backup", self.instance, "--type", kind, "--jobs", self.jobs)
-        return self.bench.measure(command, self.environment, [self.bench.server.data], self.repository)
+        took = self.bench.measure(command, self.environment, [self.bench.server.data], self.repository)
+        took.read_bytes = self.last_backup()["read_bytes"]
+        return took
+
+    def last_backup(self):
+        listed = subprocess.run(
+            list(map(str, self.command("--output", "json", "backups", self.instance))), check=True, text=True, cwd="/",
+            stdout=subprocess.PIPE, env={**self.bench.server.environment(), **self.environment},
+            **self.bench.account.options)
+        return max(json.loads(listed.stdout), key=lambda backup: backup["started_at"])
 
     def full(self):
         return self.backup("full")
@@ -65,15 +77,26 @@ class Everpoint:
         command = self.command("restore", "instance", self.instance, "--to", target, "--jobs", self.jobs)
         return self.bench.measure(command, self.environment, [self.repository])
 
-    def scratch_command(self, database, query):
+    def database_command(self, database, *purpose):
         return self.command("restore", "database", f"{self.instance}/{database}", "--jobs", self.jobs,
-                            "--scratch", self.scratch, "--bin-directory", programs(),
-                            "--exec", f"{programs() / 'psql'} -X -At -c '{query}'")
+                            "--scratch", self.scratch, "--bin-directory", programs(), *purpose)
 
     def one_database(self, database, query):
-        """Recovers one database, up to the answer of a first query."""
+        """Restores one database into the running server, up to the answer of a first query there."""
         self.bench.account.make_directory(self.scratch)
-        return self.bench.measure(self.scratch_command(database, query), self.environment, [self.repository])
+        restore = self.database_command(database, "--to", RESTORED)
+        ask = [programs() / "psql", "-X", "-At", "-d", RESTORED, "-c", query]
+        script = f"{shlex.join(map(str, restore))} && {shlex.join(map(str, ask))}"
+        try:
+            return self.bench.measure(["/bin/sh", "-c", script], self.environment, [self.repository])
+        finally:
+            self.bench.server.sql(f"DROP DATABASE IF EXISTS {RESTORED}")
+
+    def stored_bytes(self, database):
+        """What the repository holds of a database's files and of the log that its restore reads."""
+        self.bench.account.make_directory(self.scratch)
+        plan = json.loads(self.bench.output(self.database_command(database, "--dry-run", "--output", "json"), self.environment))
+        return plan["stored_bytes"] + plan["stored_log_bytes"]
 
     def said(self):
         """What the last command said of the bytes it fetched, and of when replay began and ended."""
@@ -95,7 +118,7 @@ class Everpoint:
 
     def replay_one(self, database):
         self.bench.account.make_directory(self.scratch)
-        self.bench.run(self.scratch_command(database, "SELECT 1"), self.environment)
+        self.bench.run(self.database_command(database, "--exec", "true"), self.environment)
         return self.replay_seconds()
 
     def replay_all(self, target, sockets):

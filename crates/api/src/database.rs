@@ -1,6 +1,7 @@
 //! Databases of an instance, living and deleted.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::time::WireTime;
 
@@ -10,7 +11,7 @@ pub const TYPE: &str = "Microsoft.Sql/managedInstances/databases";
 pub const DROPPED_TYPE: &str = "Microsoft.Sql/managedInstances/restorableDroppedDatabases";
 
 /// What a database is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DatabaseProperties {
     /// Its collation.
@@ -29,7 +30,7 @@ pub struct DatabaseProperties {
 }
 
 /// What a deleted database is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DroppedProperties {
     /// Its name while it lived.

@@ -1,10 +1,11 @@
 //! What clients ask first: which cloud this is, which subscriptions and groups there are; and tokens.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// A subscription.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Subscription {
     /// Its path.
@@ -20,7 +21,7 @@ pub struct Subscription {
 }
 
 /// What a resource group is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GroupProperties {
     /// `Succeeded`.
@@ -28,7 +29,7 @@ pub struct GroupProperties {
 }
 
 /// A tenant.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Tenant {
     /// Its path.
@@ -39,8 +40,21 @@ pub struct Tenant {
     pub display_name: String,
 }
 
+/// What a client sends for a token, as a form.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TokenWish {
+    /// `client_credentials`.
+    pub grant_type: String,
+    /// Who.
+    pub client_id: String,
+    /// Their secret.
+    pub client_secret: String,
+    /// The service's public URL, followed by `/.default`.
+    pub scope: String,
+}
+
 /// An access token.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TokenAnswer {
     /// `Bearer`.
     pub token_type: String,
@@ -52,8 +66,23 @@ pub struct TokenAnswer {
     pub access_token: String,
 }
 
+/// An access token as managed identities get it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct IdentityToken {
+    /// It.
+    pub access_token: String,
+    /// Whose.
+    pub client_id: Uuid,
+    /// Until when it is valid, in seconds since 1970.
+    pub expires_on: String,
+    /// What it is for.
+    pub resource: String,
+    /// `Bearer`.
+    pub token_type: String,
+}
+
 /// Why there is no token, as OAuth 2.0 has it (RFC 6749, section 5.2).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TokenError {
     /// Its code.
     pub error: String,

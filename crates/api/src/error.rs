@@ -1,6 +1,7 @@
 //! Errors, by their published codes.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A published code and the HTTP status it goes with.
 macro_rules! codes {
@@ -20,6 +21,11 @@ macro_rules! codes {
                 match self {
                     $(Self::$name => stringify!($name),)*
                 }
+            }
+
+            /// The code of this name.
+            pub fn parse(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|code| code.as_str() == name)
             }
 
             /// The status of an answer that carries it.
@@ -73,6 +79,48 @@ codes! {
     InvalidParameterValue = 400,
     /// The retention is out of its range.
     InvalidBackupRetentionPeriod = 400,
+    /// A database of that name is there.
+    ManagedDatabaseNameInUse = 400,
+    /// The name is the server's own, or the service's.
+    CannotUseReservedDatabaseName = 400,
+    /// The name ends with white space.
+    CannotUseTrailingWhitespacesInDatabaseName = 400,
+    /// The point lies outside of what can be restored.
+    PitrPointInTimeInvalid = 400,
+    /// There is no point.
+    MissingRestorePointInTime = 400,
+    /// There is no source.
+    MissingSourceDatabaseId = 400,
+    /// The source's identifier is none.
+    InvalidSourceDatabaseId = 400,
+    /// The deleted database's identifier is none.
+    InvalidRestorableDroppedDatabaseId = 400,
+    /// There are two sources.
+    RestorableDroppedDatabaseIdGivenForRestoreWithSourceDatabaseId = 400,
+    /// There is no such source.
+    RestoreSourceDatabaseNotFound = 404,
+    /// No backup holds it.
+    BackupSetNotFound = 404,
+    /// There is no full backup.
+    FullBackupNotFound = 404,
+    /// Log is missing on the way.
+    BrokenRestorePlanGapInLogBackups = 400,
+    /// The full backup is damaged.
+    FullBackupDamaged = 400,
+    /// Pages in the backup are damaged.
+    CorruptedPagesInBackupSet = 400,
+    /// The target has no room.
+    NoMoreSpaceInManagedInstance = 400,
+    /// The operation was cancelled.
+    OperationCancelled = 409,
+    /// The service ended while the operation ran.
+    OperationInterrupted = 500,
+    /// The instance's server does not answer.
+    InstanceNotReachable = 503,
+    /// There is no such long-term backup.
+    LTRBackupNotExists = 404,
+    /// The long-term backup is held and stays.
+    LongTermBackupHeld = 409,
     /// Another operation changes the database.
     ConflictingDatabaseOperation = 409,
     /// The operation cannot be cancelled, or not any more.
@@ -86,14 +134,14 @@ codes! {
 }
 
 /// An error as it is sent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorBody {
     /// It.
     pub error: ErrorDetail,
 }
 
 /// What is told of an error.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ErrorDetail {
     /// Its code.
@@ -105,6 +153,7 @@ pub struct ErrorDetail {
     pub target: Option<String>,
     /// More of them.
     #[serde(default)]
+    #[schema(no_recursion)]
     pub details: Vec<ErrorDetail>,
     /// More about it.
     #[serde(default)]

@@ -1,12 +1,13 @@
 //! Managed instances.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// The type of an instance.
 pub const TYPE: &str = "Microsoft.Sql/managedInstances";
 
 /// What an instance is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct InstanceProperties {
     /// `Succeeded`: there is no provisioning, an instance is there or is not.

@@ -1,12 +1,13 @@
 //! Envelopes: a resource and a page of them.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// The most items of a page.
 pub const PAGE_ITEMS: usize = 1000;
 
 /// A resource.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Resource<P> {
     /// Its path.
     pub id: String,
@@ -23,7 +24,7 @@ pub struct Resource<P> {
 }
 
 /// A page of a list.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct List<T> {
     /// Its items.

@@ -1,6 +1,7 @@
 //! Operations.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{error::ErrorDetail, time::WireTime};
 
@@ -8,7 +9,7 @@ use crate::{error::ErrorDetail, time::WireTime};
 pub const TYPE: &str = "Microsoft.Sql/managedInstances/operations";
 
 /// What an operation is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OperationProperties {
     /// The instance.
@@ -34,6 +35,12 @@ pub struct OperationProperties {
     pub error_description: Option<String>,
     /// Whether it can be cancelled now.
     pub is_cancellable: bool,
+    /// Its steps, where it has several.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub operation_steps: Option<OperationSteps>,
+    /// The database that it is about, of those that are about one; an addition of ours.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub managed_database_name: Option<String>,
     /// What is being done and how far it is; an addition of ours.
     pub progress: OperationProgress,
     /// What happened, oldest first; an addition of ours. Only of a single operation, not in lists.
@@ -42,7 +49,7 @@ pub struct OperationProperties {
 }
 
 /// How far an operation is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OperationProgress {
     /// What is being done.
@@ -53,10 +60,37 @@ pub struct OperationProgress {
     pub total_bytes: u64,
     /// Bytes added to the repository.
     pub stored_bytes: u64,
+    /// Bytes a second in this phase, while it runs.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub bytes_per_second: Option<u64>,
+}
+
+/// The steps of an operation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OperationSteps {
+    /// How many there are.
+    pub total_steps: String,
+    /// Which is done now, from 1 on.
+    pub current_step: u32,
+    /// All of them.
+    pub steps_list: Vec<OperationStep>,
+}
+
+/// A step of an operation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OperationStep {
+    /// From 1 on.
+    pub order: u32,
+    /// What is done.
+    pub name: String,
+    /// `NotStarted`, `InProgress`, `Completed`, `Failed` or `Canceled`.
+    pub status: String,
 }
 
 /// Something that happened in an operation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OperationEvent {
     /// When.
@@ -66,7 +100,7 @@ pub struct OperationEvent {
 }
 
 /// What a client that waits for an operation reads.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AsyncStatus {
     /// The operation.

@@ -1,6 +1,7 @@
 //! Role definitions and assignments.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::time::WireTime;
@@ -11,7 +12,7 @@ pub const ASSIGNMENT_TYPE: &str = "Microsoft.Authorization/roleAssignments";
 pub const DEFINITION_TYPE: &str = "Microsoft.Authorization/roleDefinitions";
 
 /// What an assignment is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AssignmentProperties {
     /// The role's definition, as a path.
@@ -29,14 +30,14 @@ pub struct AssignmentProperties {
 }
 
 /// A wish for an assignment.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 pub struct AssignmentWish {
     /// It.
     pub properties: AssignmentWishProperties,
 }
 
 /// What is wished for.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AssignmentWishProperties {
     /// The role's definition, as a path whose last part is its identifier.
@@ -46,7 +47,7 @@ pub struct AssignmentWishProperties {
 }
 
 /// What a definition is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DefinitionProperties {
     /// Its name.
@@ -63,7 +64,7 @@ pub struct DefinitionProperties {
 }
 
 /// Actions that are allowed but for some.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Permission {
     /// Allowed.

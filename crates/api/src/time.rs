@@ -2,6 +2,10 @@
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{KnownFormat, ObjectBuilder, RefOr, Schema, SchemaFormat, Type},
+};
 
 /// Seconds from 1601-01-01, where file times begin, to 1970-01-01.
 const FILETIME_EPOCH_S: i64 = 11_644_473_600;
@@ -49,6 +53,16 @@ impl std::fmt::Display for WireTime {
     }
 }
 
+impl PartialSchema for WireTime {
+    fn schema() -> RefOr<Schema> {
+        let text = ObjectBuilder::new().schema_type(Type::String);
+        let format = SchemaFormat::KnownFormat(KnownFormat::DateTime);
+        text.format(Some(format)).into()
+    }
+}
+
+impl ToSchema for WireTime {}
+
 impl Serialize for WireTime {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -64,6 +78,19 @@ impl<'de> Deserialize<'de> for WireTime {
 /// The name of a deleted database: `{name},{filetime}`.
 pub fn dropped_name(database: &str, deleted_at: WireTime) -> String {
     format!("{database},{}", deleted_at.file_time().unwrap_or(0))
+}
+
+/// The name of a long-term backup: `{guid};{filetime}`.
+pub fn long_term_name(id: &str, backup_time: WireTime) -> String {
+    format!("{id};{}", backup_time.file_time().unwrap_or(0))
+}
+
+/// Takes a long-term backup's name apart: its identifier and its moment.
+pub fn parse_long_term_name(name: &str) -> Option<(&str, WireTime)> {
+    let (id, ticks) = name.split_once(';')?;
+    let all_digits = !ticks.is_empty() && ticks.bytes().all(|byte| byte.is_ascii_digit());
+    let ticks = all_digits.then(|| ticks.parse().ok()).flatten()?;
+    Some((id, WireTime::from_file_time(ticks)?))
 }
 
 /// Takes a deleted database's name apart. A comma in the database's own name is no matter: the last one counts.
@@ -103,6 +130,24 @@ mod tests {
             "a,+1",
         ] {
             assert_eq!(parse_dropped_name(refused), None, "{refused}");
+        }
+    }
+
+    #[test]
+    fn names_of_long_term_backups_hold_an_identifier_and_a_moment() {
+        let id = "3f0c8a52-0f6e-4d6a-9f55-0123456789ab";
+        let time = WireTime::new("2019-05-15T21:50:56.163Z".parse().unwrap());
+        let name = long_term_name(id, time);
+        assert_eq!(name, format!("{id};132024306561630000"));
+        assert_eq!(parse_long_term_name(&name), Some((id, time)));
+        for refused in [
+            "",
+            id,
+            &format!("{id};"),
+            &format!("{id};x"),
+            &format!("{id};1;2"),
+        ] {
+            assert_eq!(parse_long_term_name(refused), None, "{refused}");
         }
     }
 

@@ -1,7 +1,10 @@
 //! The command line.
 
 pub mod database;
+pub mod long_term;
+pub mod remote;
 pub mod service;
+pub mod table;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -39,6 +42,8 @@ pub struct Global {
     /// Open the repository with its recovery key, from EVERPOINT_RECOVERY_KEY or asked for
     #[arg(long, global = true)]
     pub recovery_key: bool,
+    #[command(flatten)]
+    pub server: remote::Server,
     /// How results are printed
     #[arg(long, global = true, value_enum, default_value = "table")]
     pub output: OutputFormat,
@@ -81,6 +86,9 @@ pub enum Command {
     Verify(Verify),
     /// Forget what no point inside the retention needs
     Expire(Expire),
+    /// Copies of single databases that outlive everything else
+    #[command(subcommand)]
+    LongTerm(long_term::LongTermCommand),
     /// Run the service: backups by themselves, policies, roles, and the managed-instance API
     Serve(service::ConfigFile),
     /// The service's configuration
@@ -89,6 +97,19 @@ pub enum Command {
     /// The service's audit log
     #[command(subcommand)]
     Audit(service::AuditCommand),
+    /// Sign in to a service, which --server names
+    Login(remote::Login),
+    /// Forget a sign-in
+    Logout,
+    /// Databases of a service's instances
+    #[command(subcommand)]
+    Database(remote::DatabaseCommand),
+    /// What a service does and did
+    #[command(subcommand)]
+    Operation(remote::OperationCommand),
+    /// How long a service keeps a database's backups
+    #[command(subcommand)]
+    Retention(remote::RetentionCommand),
 }
 
 #[derive(Debug, Args)]
@@ -233,6 +254,8 @@ pub enum RestoreCommand {
     Instance(Box<RestoreInstance>),
     /// Restore one database of many
     Database(Box<database::RestoreDatabase>),
+    /// Restore one or several tables of a database into a running server
+    Table(Box<table::RestoreTable>),
     /// Finish or undo what restores of databases left that were killed; the next one does so too
     Repair(database::Repair),
 }

@@ -2,10 +2,12 @@
 
 use std::{error::Error, process::ExitCode};
 
+use everpoint_api::client::ClientError;
 use everpoint_engine::{
     backup::BackupError,
     database::{DatabasePlanError, choose::ChooseError, into_server::IntoServerError},
     history::HistoryError,
+    long_term::LongTermError,
     restore::{RestoreError, target::TargetError},
     transplant::MoveError,
 };
@@ -101,6 +103,17 @@ fn is_refusal(cause: &(dyn Error + 'static)) -> bool {
             _ => false,
         };
     }
+    if let Some(error) = cause.downcast_ref::<ClientError>() {
+        return match error {
+            ClientError::Failed(failed) => failed.is_refusal(),
+            ClientError::Address { .. }
+            | ClientError::Authority { .. }
+            | ClientError::NoAuthority
+            | ClientError::NotSignedIn
+            | ClientError::SignIn { .. } => true,
+            _ => false,
+        };
+    }
     if let Some(error) = cause.downcast_ref::<MoveError>() {
         return matches!(error, MoveError::Refused(_));
     }
@@ -115,6 +128,19 @@ fn is_refusal(cause: &(dyn Error + 'static)) -> bool {
         return match error {
             DatabasePlanError::Choose(error) => is_refusal(error),
             DatabasePlanError::Restore(error) => is_refusal(error),
+            DatabasePlanError::Cage(_) => true,
+        };
+    }
+    if let Some(error) = cause.downcast_ref::<LongTermError>() {
+        return match error {
+            LongTermError::NoFullBackup { .. }
+            | LongTermError::NotFull { .. }
+            | LongTermError::NoDatabase { .. }
+            | LongTermError::Unknown { .. }
+            | LongTermError::Held { .. } => true,
+            LongTermError::Repository(error) => is_refusal(error),
+            LongTermError::Stored(error) => is_refusal(error),
+            _ => false,
         };
     }
     if let Some(error) = cause.downcast_ref::<ChooseError>() {

@@ -6,6 +6,7 @@ mod exit;
 mod history_args;
 mod output;
 mod progress;
+mod remote;
 mod repository;
 mod time;
 

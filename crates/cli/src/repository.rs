@@ -59,7 +59,8 @@ pub fn new_secret(global: &Global) -> anyhow::Result<Secret> {
     Ok(Secret::Passphrase(text))
 }
 
-fn from_environment(name: &str) -> Option<Zeroizing<String>> {
+/// A secret from the environment; an empty one is none.
+pub fn from_environment(name: &str) -> Option<Zeroizing<String>> {
     std::env::var(name)
         .ok()
         .filter(|text| !text.is_empty())
@@ -67,7 +68,7 @@ fn from_environment(name: &str) -> Option<Zeroizing<String>> {
 }
 
 /// Asks on the terminal; where there is none, `hint` says what else serves.
-fn ask(prompt: &str, hint: &str) -> anyhow::Result<Zeroizing<String>> {
+pub fn ask(prompt: &str, hint: &str) -> anyhow::Result<Zeroizing<String>> {
     let text = rpassword::prompt_password(prompt)
         .map_err(|_| Refusal(format!("there is no terminal to ask on. {hint}")))?;
     Ok(Zeroizing::new(text))

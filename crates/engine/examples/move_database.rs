@@ -1,6 +1,8 @@
 //! Moves a database between two running servers, and says what happens and when. For measurements.
 //!
-//! `move_database SOURCE DATABASE TARGET NEW_NAME WORK_DIRECTORY JOBS [BIN_DIRECTORY]`
+//! `move_database SOURCE DATABASE TARGET NEW_NAME WORK_DIRECTORY JOBS [BIN_DIRECTORY [METHOD]]`
+//!
+//! METHOD is `copy` or `files`; with `files` the source is stopped, and of no use afterwards.
 
 use std::{path::PathBuf, time::Instant};
 
@@ -18,7 +20,7 @@ async fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [source, database, target, new_name, work, jobs, bin @ ..] = &arguments[..] else {
         anyhow::bail!(
-            "move_database SOURCE DATABASE TARGET NEW_NAME WORK_DIRECTORY JOBS [BIN_DIRECTORY]"
+            "move_database SOURCE DATABASE TARGET NEW_NAME WORK_DIRECTORY JOBS [BIN_DIRECTORY [METHOD]]"
         );
     };
     let target: ConnectionSpec = target.parse()?;
@@ -34,7 +36,11 @@ async fn main() -> anyhow::Result<()> {
         sessions: OpenSessions::Refuse,
         missing_roles: MissingRoles::Refuse,
         tablespaces: TablespaceUse::AsItWas,
-        method: Method::Copy,
+        method: match bin.get(1).map(String::as_str) {
+            None | Some("copy") => Method::Copy,
+            Some("files") => Method::Files,
+            Some(other) => anyhow::bail!("there is no method `{other}`"),
+        },
         replicas: Vec::new(),
         replica_policy: ReplicaPolicy::Wait,
         binaries: PgBinaries::find(bin.first().map(PathBuf::from).as_deref(), version).await?,

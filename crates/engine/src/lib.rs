@@ -16,6 +16,7 @@ pub mod hex;
 pub mod history;
 pub mod instance_record;
 pub mod log;
+pub mod long_term;
 pub mod progress;
 pub mod restore;
 pub mod summary;

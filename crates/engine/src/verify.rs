@@ -113,6 +113,52 @@ pub async fn verify(
     Ok(verifier.report)
 }
 
+/// Verifies the long-term copies of an instance's databases.
+///
+/// # Errors
+/// When the store cannot be listed or the codec not set up; damage is no error, it is in the report.
+pub async fn verify_copies(
+    repository: &Repository,
+    instance: &InstanceName,
+    depth: Depth,
+    progress: &Progress,
+) -> Result<Report, RepositoryError> {
+    let found = repository.copies(instance).await?;
+    let mut total = Report::default();
+    for (id, error) in found.unreadable {
+        total.objects += 1;
+        total.damage.push(Damage {
+            instance: Some(instance.clone()),
+            object: layout::copy_states(instance, id),
+            what: chain(&error),
+            backups: Vec::new(),
+            files: Vec::new(),
+        });
+    }
+    for copy in found.copies {
+        let inside = repository.long_term(instance, copy.id);
+        let mut report = verify(&inside, instance, depth, progress).await?;
+        let place = layout::copy(instance, copy.id);
+        let there = inside.manifests(instance).await?;
+        if !there.iter().any(|(id, ..)| *id == copy.backup) {
+            report.damage.push(Damage {
+                instance: Some(instance.clone()),
+                object: layout::backups(instance),
+                what: format!("the manifest of backup {} is missing", copy.backup),
+                backups: vec![copy.backup.to_string()],
+                files: Vec::new(),
+            });
+        }
+        for damage in &mut report.damage {
+            damage.object = format!("{place}/{}", damage.object);
+        }
+        total.objects += report.objects + 1;
+        total.verified_bytes += report.verified_bytes;
+        total.damage.extend(report.damage);
+    }
+    Ok(total)
+}
+
 struct Verifier<'a> {
     repository: &'a Repository,
     instance: &'a InstanceName,

@@ -36,6 +36,8 @@ pub enum LockKind {
     Receiver,
     /// Moving a database into the instance; the name is the operation's.
     Move,
+    /// Making long-term copies of the instance's databases, or sweeping what interrupted ones left.
+    LongTerm,
 }
 
 /// A lock, held as long as its session lives.
@@ -107,6 +109,7 @@ impl LockKind {
             Self::Writer => 1,
             Self::Receiver => 2,
             Self::Move => 3,
+            Self::LongTerm => 4,
         };
         i32::from_be_bytes([b'E', b'v', b'p', kind])
     }
@@ -118,6 +121,7 @@ impl std::fmt::Display for LockKind {
             Self::Writer => "writer",
             Self::Receiver => "receiver",
             Self::Move => "move",
+            Self::LongTerm => "long-term copying",
         })
     }
 }

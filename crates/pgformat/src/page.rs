@@ -24,6 +24,10 @@ const XMIN_COMMITTED: u16 = 0x0100;
 const XMIN_INVALID: u16 = 0x0200;
 const XMIN_FROZEN: u16 = XMIN_COMMITTED | XMIN_INVALID;
 const XMAX_INVALID: u16 = 0x0800;
+/// Left by `VACUUM FULL` before 9.0: a transaction's number lies elsewhere in the header.
+const MOVED: u16 = 0xC000;
+/// Transactions with lower numbers are visible to all (`FirstNormalTransactionId`).
+const FIRST_NORMAL_TRANSACTION: u32 = 3;
 
 const LANE_OFFSETS: [u32; LANES] = [
     0x5B1F_36E9,
@@ -158,6 +162,15 @@ impl<'a> Tuple<'a> {
     /// Whether it is known to be older than all transactions under way.
     pub fn is_frozen(&self) -> bool {
         self.flags() & XMIN_FROZEN == XMIN_FROZEN
+    }
+
+    /// Whether it means the same whatever transactions are called, and which of them were committed: it is frozen,
+    /// and nobody has deleted, replaced or locked it.
+    pub fn names_no_transaction(&self) -> bool {
+        let [_, _, _, _, a, b, c, d, ..] = *self.header;
+        let inserted = self.is_frozen() || self.inserted_by().get() < FIRST_NORMAL_TRANSACTION;
+        let ended = self.flags() & XMAX_INVALID == 0 && u32::from_le_bytes([a, b, c, d]) != 0;
+        inserted && !ended && self.flags() & MOVED == 0
     }
 
     /// Whether the transaction that wrote it is known to have been rolled back.
@@ -301,6 +314,28 @@ mod tests {
         let found: Vec<_> = rows(&page).collect();
         assert_eq!(found, [(LinePointer::new(1), &[7; 6][..])]);
         assert_eq!(rows(&[0xFF; BLOCK_SIZE]).count(), 0);
+    }
+
+    #[test]
+    fn only_frozen_rows_that_nobody_has_ended_name_no_transaction() {
+        let names_none = |xmin: u32, xmax: u32, flags: u16| {
+            let mut page = [0; BLOCK_SIZE];
+            page[12..14].copy_from_slice(&28_u16.to_le_bytes());
+            page[24..28].copy_from_slice(&(8000_u32 | 1 << 15 | 32 << 17).to_le_bytes());
+            page[8000..8004].copy_from_slice(&xmin.to_le_bytes());
+            page[8004..8008].copy_from_slice(&xmax.to_le_bytes());
+            page[8020..8022].copy_from_slice(&flags.to_le_bytes());
+            page[8022] = 24;
+            tuples(&page).next().unwrap().names_no_transaction()
+        };
+        assert!(names_none(700, 0, XMIN_FROZEN | XMAX_INVALID));
+        assert!(names_none(700, 0, XMIN_FROZEN));
+        assert!(names_none(700, 9, XMIN_FROZEN | XMAX_INVALID));
+        assert!(names_none(1, 0, XMAX_INVALID));
+        assert!(!names_none(700, 0, XMIN_COMMITTED | XMAX_INVALID));
+        assert!(!names_none(700, 9, XMIN_FROZEN));
+        assert!(!names_none(700, 9, XMIN_FROZEN | XMAX_LOCK_ONLY));
+        assert!(!names_none(700, 0, XMIN_FROZEN | 0x4000));
     }
 
     #[test]

@@ -71,6 +71,15 @@ pub struct RelationFile {
 }
 
 impl RelationFile {
+    /// From a file's name in a database's directory, such as `16384_vm.2`. Its tablespace and database are not told
+    /// by it, and 0. `None` for whatever is not clearly a relation's file.
+    pub fn in_database_directory(name: &str) -> Option<Self> {
+        match relation(name, Oid::new(0), Oid::new(0)) {
+            Some(DataPath::Relation(file)) => Some(file),
+            _ => None,
+        }
+    }
+
     /// The block with which this file begins, when a segment holds `blocks_per_segment` blocks
     /// (131072 unless PostgreSQL was built otherwise).
     pub fn first_block(&self, blocks_per_segment: u32) -> Option<BlockNumber> {

@@ -1,8 +1,10 @@
 //! Makes the fixture that `tests/format_v1.rs` reads: a complete, tiny repository, and what opens it.
 //!
 //! ```text
-//! cargo run -p everpoint-repository --example make_fixture -- DIRECTORY
+//! cargo run -p everpoint-repository --example make_fixture -- DIRECTORY [--summary]
 //! ```
+//!
+//! With `--summary`, what is there stays as it is, and a summary of log is added.
 //!
 //! A fixture that is checked in is never made again: it stands for what a released version wrote. This
 //! program is kept so that the next version's fixture is made in the same way.
@@ -13,7 +15,12 @@ mod fixture;
 use std::{error::Error, fs, path::Path};
 
 use everpoint_pgformat::{
-    ByteCount, Lsn, MajorVersion, Oid, SystemIdentifier, TimelineId, wal::segment::SegmentSize,
+    ByteCount, Lsn, MajorVersion, Oid, SystemIdentifier, TimelineId,
+    wal::{
+        decoder::{Next, WalDecoder},
+        segment::SegmentSize,
+    },
+    wal_summary::SummaryBuilder,
 };
 use everpoint_repository::{
     BackupId, Repository, Store,
@@ -39,6 +46,15 @@ async fn main() -> Outcome<()> {
         .nth(1)
         .ok_or("give the directory to make")?;
     let directory = Path::new(&directory);
+    if std::env::args().nth(2).as_deref() == Some("--summary") {
+        let root = directory.canonicalize()?.join("repository");
+        let store = Store::open(
+            root.to_str().ok_or("the path is not UTF-8")?,
+            Missing::Refuse,
+        )?;
+        let secret = Secret::KeyFile(Zeroizing::new(fixture::KEY_FILE.to_vec()));
+        return summary(&Repository::open(store, &secret).await?).await;
+    }
     fs::create_dir_all(directory)?;
     let root = directory.canonicalize()?.join("repository");
     let recovery = RecoveryKey::random()?;
@@ -79,6 +95,33 @@ async fn main() -> Outcome<()> {
         noticed_at: at("2026-11-23T10:00:00Z")?,
     };
     repository.write_gap(&instance(), &gap).await?;
+    summary(&repository).await
+}
+
+/// The summary of log that a server wrote: of a fixture of another crate's tests.
+async fn summary(repository: &Repository) -> Outcome<()> {
+    let log = include_bytes!("../../pgformat/tests/fixtures/wal_17.bin");
+    let text = include_str!("../../pgformat/tests/fixtures/wal_17.txt");
+    let position = |name: &str| -> Outcome<Lsn> {
+        let prefix = format!("# {name} ");
+        let line = text.lines().find_map(|line| line.strip_prefix(&prefix));
+        Ok(line.ok_or("no position")?.parse()?)
+    };
+    let (page, start, end) = (position("page")?, position("start")?, position("end")?);
+    let version = MajorVersion::try_from(17)?;
+    let mut decoder = WalDecoder::searching(version, SegmentSize::try_from(1 << 20)?, start);
+    let mut builder = SummaryBuilder::new(version, TimelineId::FIRST, start);
+    let mut chunk = decoder.feed(page, log);
+    while let Next::Record(record) = chunk.next()? {
+        if record.end() > end {
+            break;
+        }
+        builder.add(&record)?;
+    }
+    let cluster = SystemIdentifier::new(7_300_000_000_000_000_001);
+    repository
+        .write_summary(&instance(), cluster, &builder.cut())
+        .await?;
     Ok(())
 }
 

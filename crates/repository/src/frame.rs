@@ -255,6 +255,55 @@ pub struct FramePlace<'a> {
     pub key: &'a ObjectKey,
 }
 
+/// Decrypts a frame's stored form in place: its contents as the codec stores them, nothing of a frame of
+/// zeros.
+///
+/// # Errors
+/// When the frame is not authentic.
+pub fn open<'a>(
+    frame: &FrameRef,
+    header: &[u8],
+    key: &ObjectKey,
+    stored: &'a mut [u8],
+) -> Result<&'a [u8], FrameError> {
+    if frame.codec == Codec::Zero {
+        return Ok(&[]);
+    }
+    key.open(frame.ordinal, &frame.context(header), stored)
+        .map(|opened| &*opened)
+        .ok_or(FrameError::NotAuthentic {
+            ordinal: frame.ordinal,
+        })
+}
+
+/// Appends the stored form of a frame that was opened elsewhere to `out`: what was compressed stays so.
+///
+/// # Errors
+/// When the cipher fails.
+pub fn append_opened(
+    frame: &FrameRef,
+    opened: &[u8],
+    place: FramePlace<'_>,
+    out: &mut Vec<u8>,
+) -> Result<FrameRef, FrameError> {
+    let mut here = FrameRef {
+        ordinal: place.ordinal,
+        offset: place.offset,
+        ..*frame
+    };
+    if frame.codec == Codec::Zero {
+        return Ok(here);
+    }
+    let start = out.len();
+    out.extend_from_slice(opened);
+    let context = here.context(place.header);
+    let sealed = out.get_mut(start..).unwrap_or_default();
+    let tag = place.key.seal(place.ordinal, &context, sealed)?;
+    out.extend_from_slice(&tag);
+    here.stored = u32::try_from(out.len() - start).unwrap_or(u32::MAX);
+    Ok(here)
+}
+
 /// Makes contents out of stored frames. Keeps its decompression context; one per thread.
 pub struct FrameDecoder {
     zstd: zstd::bulk::Decompressor<'static>,
@@ -283,6 +332,20 @@ impl FrameDecoder {
         stored: &mut [u8],
         contents: &mut [u8],
     ) -> Result<(), FrameError> {
+        let opened = open(frame, header, key, stored)?;
+        self.unpack(frame, opened, contents)
+    }
+
+    /// Writes the contents of an opened frame over `contents`, which must be exactly as long.
+    ///
+    /// # Errors
+    /// When the frame does not unpack.
+    pub fn unpack(
+        &mut self,
+        frame: &FrameRef,
+        opened: &[u8],
+        contents: &mut [u8],
+    ) -> Result<(), FrameError> {
         let unpack = || FrameError::Unpack {
             ordinal: frame.ordinal,
             raw: frame.raw,
@@ -290,16 +353,11 @@ impl FrameDecoder {
         if contents.len() != frame.raw as usize {
             return Err(unpack());
         }
-        if frame.codec == Codec::Zero {
-            contents.fill(0);
-            return Ok(());
-        }
-        let opened = key
-            .open(frame.ordinal, &frame.context(header), stored)
-            .ok_or(FrameError::NotAuthentic {
-                ordinal: frame.ordinal,
-            })?;
         match frame.codec {
+            Codec::Zero => {
+                contents.fill(0);
+                Ok(())
+            }
             Codec::Zstd => {
                 let raw = contents.len();
                 let written = self

@@ -176,6 +176,45 @@ impl fmt::Display for BackupId {
     }
 }
 
+/// The identifier of a long-term copy: a random UUID, printed with hyphens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct CopyId(Uuid);
+
+/// The text is no identifier of a long-term copy.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is no long-term copy. `everpoint long-term list` lists those there are")]
+pub struct CopyIdError {
+    text: String,
+}
+
+impl CopyId {
+    /// A new random identifier.
+    pub fn random() -> Self {
+        Self(Uuid::new_v4())
+    }
+}
+
+impl FromStr for CopyId {
+    type Err = CopyIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let error = || CopyIdError {
+            text: text.chars().take(80).collect(),
+        };
+        // Other ways to write a UUID are not taken: each copy has one name.
+        let plain = text.len() == 36 && !text.bytes().any(|byte| byte.is_ascii_uppercase());
+        let parsed = plain.then(|| Uuid::try_parse(text).ok()).flatten();
+        parsed.map(Self).ok_or_else(error)
+    }
+}
+
+impl fmt::Display for CopyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0.hyphenated(), f)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

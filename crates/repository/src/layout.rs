@@ -13,13 +13,15 @@
 //! instances/<name>/gaps/<timeline>-<from>-<to>-<id>  write-ahead log that was lost
 //! instances/<name>/marks/<timeline>-<lsn>-<time>-<id> log is complete to a time; the last one holds
 //! instances/<name>/policies/<revision>-<id>          how long its databases' backups are kept
+//! long-term/<name>/<copy>/state/<revision>-<id>      a long-term copy of a database: what it is, how long it stays
+//! long-term/<name>/<copy>/instances/<name>/…         its backup and log, as an instance's
 //! ```
 //!
 //! Times are microseconds since 1970 in 16 hexadecimal digits. LSNs are 16 and timelines 8 hexadecimal digits, so that names sort as their values do.
 
 use everpoint_pgformat::{Lsn, TimelineId};
 
-use crate::ids::{BackupId, InstanceName, ObjectId};
+use crate::ids::{BackupId, CopyId, InstanceName, ObjectId};
 
 /// The marker that makes a folder a repository.
 pub const MARKER: &str = "everpoint.json";
@@ -29,6 +31,29 @@ pub const KEY_SLOTS: &str = "keys/slots";
 pub const DATA_KEYS: &str = "keys/data";
 /// Instances lie below this.
 pub const INSTANCES: &str = "instances";
+
+/// Long-term copies lie below this, by the instance they were made of.
+pub const LONG_TERM: &str = "long-term";
+
+/// The folder of the long-term copies of an instance's databases.
+pub fn copies(name: &InstanceName) -> String {
+    format!("{LONG_TERM}/{name}")
+}
+
+/// The folder of a long-term copy. Below it names are as in a repository.
+pub fn copy(name: &InstanceName, copy: CopyId) -> String {
+    format!("{}/{copy}", copies(name))
+}
+
+/// The folder of what a long-term copy is and how long it stays.
+pub fn copy_states(name: &InstanceName, copy: CopyId) -> String {
+    format!("{}/state", self::copy(name, copy))
+}
+
+/// What a long-term copy is and how long it stays. The one with the highest revision holds.
+pub fn copy_state(name: &InstanceName, copy: CopyId, revision: u32, id: ObjectId) -> String {
+    format!("{}/{revision:08x}-{id}", copy_states(name, copy))
+}
 
 /// The folder of an instance.
 pub fn instance(name: &InstanceName) -> String {

@@ -21,6 +21,7 @@ pub mod keys;
 pub mod layout;
 pub mod local_upload;
 pub mod log;
+pub mod long_term;
 pub mod manifest;
 pub mod object;
 mod plain;
@@ -31,6 +32,6 @@ pub mod store;
 pub mod summary;
 pub mod varint;
 
-pub use ids::{BackupId, InstanceName, ObjectId};
+pub use ids::{BackupId, CopyId, InstanceName, ObjectId};
 pub use repository::{Repository, RepositoryError};
 pub use store::{Store, StoreError};

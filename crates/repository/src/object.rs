@@ -14,7 +14,7 @@
 use bytes::Bytes;
 
 use crate::{
-    frame::{Codec, FrameDecoder, FrameEncoder, FrameError, FramePlace, FrameRef},
+    frame::{self, Codec, FrameDecoder, FrameEncoder, FrameError, FramePlace, FrameRef},
     ids::ObjectId,
     keys::{KeyError, KeyRing, ObjectKey, TAG_BYTES},
     store::{PART_BYTES, Store, StoreError, Upload},
@@ -214,6 +214,26 @@ impl ObjectBuilder {
         let frame = encoder.append(contents, place, &mut self.buffer)?;
         self.frames.push(frame);
         Ok(frame)
+    }
+
+    /// Adds a frame of another object, opened there, without compressing it anew.
+    ///
+    /// # Errors
+    /// When the cipher fails.
+    pub fn append_opened(
+        &mut self,
+        frame: &FrameRef,
+        opened: &[u8],
+    ) -> Result<FrameRef, FrameError> {
+        let place = FramePlace {
+            ordinal: u32::try_from(self.frames.len()).unwrap_or(u32::MAX),
+            offset: self.taken + self.buffer.len() as u64,
+            header: &self.header,
+            key: &self.key,
+        };
+        let here = frame::append_opened(frame, opened, place, &mut self.buffer)?;
+        self.frames.push(here);
+        Ok(here)
     }
 
     /// Takes the next whole part ([`PART_BYTES`]) away, once there is one.
@@ -593,6 +613,38 @@ mod tests {
                 .read(&fixture.store, frame, &mut decoder)
                 .await
                 .unwrap();
+            assert_eq!(read, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn frames_move_to_another_object_without_being_compressed_anew() {
+        let fixture = fixture();
+        let text = b"every page tells a story ".repeat(1000);
+        let random = noise(3, 5000);
+        let contents: [&[u8]; 3] = [&text, &[0; 8192], &random];
+        let finished = write(&fixture, &contents, "packs/from").await;
+        let open = async |path: &'static str, id| {
+            SealedObject::open(&fixture.store, &fixture.keys, path, ObjectKind::Pack, id)
+                .await
+                .unwrap()
+        };
+        let from = open("packs/from", finished.identity.id).await;
+        let mut builder = ObjectBuilder::new(ObjectKind::Pack, &fixture.keys).unwrap();
+        let whole = fixture.store.get("packs/from").await.unwrap();
+        for frame in from.frames() {
+            let place = usize::try_from(frame.offset).unwrap();
+            let mut stored = whole[place..place + frame.stored as usize].to_vec();
+            let opened = frame::open(frame, &from.header, &from.key, &mut stored).unwrap();
+            builder.append_opened(frame, opened).unwrap();
+        }
+        let moved = builder.finish(b"").unwrap();
+        fixture.store.put_new("packs/to", moved.rest).await.unwrap();
+        let to = open("packs/to", moved.identity.id).await;
+        assert_eq!(to.frames(), from.frames());
+        let mut decoder = FrameDecoder::new().unwrap();
+        for (frame, expected) in to.frames().iter().zip(contents) {
+            let read = to.read(&fixture.store, frame, &mut decoder).await.unwrap();
             assert_eq!(read, expected);
         }
     }

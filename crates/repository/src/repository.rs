@@ -8,7 +8,7 @@ use crate::{
     backup::{Backup, Pack},
     document,
     frame::{FrameEncoder, FrameError},
-    ids::{BackupId, InstanceName, ObjectId},
+    ids::{BackupId, CopyId, InstanceName, ObjectId},
     keys::{KeyError, KeyRing, KeySlot, RecoveryKey, RootKey, SealedDataKey, Secret},
     layout,
     log::{GapDocument, LogIndex, LogStretch, MarkDocument, TimelineDocument},
@@ -276,6 +276,15 @@ impl Repository {
     /// Its data keys.
     pub fn keys(&self) -> &KeyRing {
         &self.keys
+    }
+
+    /// A long-term copy as a repository of its own, with these keys. It holds one instance, under the name of
+    /// the one it was made of, so that all that reads backups reads a copy, too.
+    pub fn long_term(&self, name: &InstanceName, copy: CopyId) -> Self {
+        Self {
+            store: self.store.below(&layout::copy(name, copy)),
+            ..self.clone()
+        }
     }
 
     /// The names of its instances.

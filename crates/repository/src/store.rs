@@ -19,7 +19,7 @@ use futures_util::TryStreamExt;
 use jiff::Timestamp;
 use object_store::{
     MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
-    local::LocalFileSystem, path::Path,
+    local::LocalFileSystem, path::Path, prefix::PrefixStore,
 };
 use url::Url;
 
@@ -183,6 +183,20 @@ impl Store {
             local_root: Some(root),
             fetched: Arc::default(),
         })
+    }
+
+    /// A part of the store as a store of its own: every name is taken below `folder`.
+    pub fn below(&self, folder: &str) -> Self {
+        let mut url = self.url.clone();
+        if let Ok(mut parts) = url.path_segments_mut() {
+            parts.pop_if_empty().extend(folder.split('/'));
+        }
+        Self {
+            inner: Arc::new(PrefixStore::new(self.inner.clone(), folder)),
+            url,
+            local_root: self.local_root.as_ref().map(|root| root.join(folder)),
+            fetched: self.fetched.clone(),
+        }
     }
 
     /// Bytes of objects that were read so far, by this store and all its clones.
@@ -360,6 +374,21 @@ impl Store {
         })
     }
 
+    /// Removes the folders below and including `prefix` that hold no objects. Only a directory has any.
+    ///
+    /// # Errors
+    /// When the directory cannot be changed.
+    pub fn remove_empty_folders(&self, prefix: &str) -> Result<(), StoreError> {
+        let Some(root) = &self.local_root else {
+            return Ok(());
+        };
+        let folder = root.join(prefix);
+        remove_empty(&folder).map_err(|source| StoreError::Directory {
+            path: folder,
+            source,
+        })
+    }
+
     /// Removes what interrupted writes below `prefix` left beside the objects, and returns how many
     /// there were. Only a directory has such remains that can be seen; object stores end abandoned
     /// uploads by a rule of the bucket. Call it only while no other writer is at work below `prefix`.
@@ -394,6 +423,25 @@ impl Store {
             }
         }
         Ok(removed)
+    }
+}
+
+/// Removes what of a tree of folders holds no files.
+fn remove_empty(folder: &std::path::Path) -> io::Result<()> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_empty(&entry.path())?;
+        }
+    }
+    match std::fs::remove_dir(folder) {
+        Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -532,6 +580,28 @@ mod tests {
         let second = store.put_new("a/b", "two").await;
         assert!(matches!(second, Err(StoreError::Exists { .. })));
         assert_eq!(store.get("a/b").await.unwrap(), "one");
+    }
+
+    #[tokio::test]
+    async fn a_part_of_a_store_sees_its_own_objects_alone() {
+        let (_directory, store) = store();
+        let part = store.below("far/away");
+        store.put_new("x/1", "outside").await.unwrap();
+        part.put_new("x/1", "inside").await.unwrap();
+        let mut upload = part.upload("x/2").await.unwrap();
+        upload.part("in parts".into()).await.unwrap();
+        upload.finish().await.unwrap();
+        assert_eq!(part.get("x/1").await.unwrap(), "inside");
+        let names = |objects: Vec<ObjectInfo>| -> Vec<String> {
+            objects.into_iter().map(|info| info.path).collect()
+        };
+        assert_eq!(names(part.list("x").await.unwrap()), ["x/1", "x/2"]);
+        assert_eq!(part.folders("").await.unwrap(), ["x"]);
+        let below = ["far/away/x/1", "far/away/x/2"];
+        assert_eq!(names(store.list("far").await.unwrap()), below);
+        part.delete("x/1").await.unwrap();
+        assert_eq!(store.get("x/1").await.unwrap(), "outside");
+        assert!(part.url().as_str().ends_with("/far/away"));
     }
 
     #[tokio::test]

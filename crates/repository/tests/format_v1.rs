@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use everpoint_pgformat::{Lsn, TimelineId};
+use everpoint_pgformat::{BlockNumber, Lsn, SystemIdentifier, TimelineId, wal_summary::WalSummary};
 use everpoint_repository::{
     InstanceName, ObjectId, Repository, RepositoryError, Store,
     backup::Backup,
@@ -24,6 +24,7 @@ use everpoint_repository::{
     manifest::{BlockRun, Content, FileEntry, StoredFrame},
     object::{HEADER_BYTES, ObjectError, ObjectKind, SealedObject},
     store::Missing,
+    summary::StoredSummary,
 };
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -80,6 +81,7 @@ fn kind_of(path: &str) -> ObjectKind {
         "backups" => ObjectKind::Manifest,
         "packs" => ObjectKind::Pack,
         "log" => ObjectKind::Log,
+        "summaries" => ObjectKind::Summary,
         _ => ObjectKind::Document,
     }
 }
@@ -186,6 +188,7 @@ async fn its_objects_have_these_names() {
         "instances/shop/packs/20261122T213000Z-full-0000000a/4837bd3e0eac45bb889ff0d0bad37f43",
         "instances/shop/packs/20261122T213000Z-full-0000000a/518bd0924976487d9c197490c9e0d3de",
         "instances/shop/packs/20261123T093000Z-differential-0000000b/34e4c1de22454ac3b5bb9e11b98d894d",
+        "instances/shop/summaries/00000001/00000000007e7bc0-0000000000807600-404fb373bb254200a9deab70124f61ac",
         "instances/shop/timelines/00000002-f8a65aed353146038ea2292438108501",
         "keys/data/00000000-8cc750026df747b8931e2e30558b3fd5.json",
         "keys/slots/1356c24dc5cb4a019f3b9b1874bf2dec.json",
@@ -207,6 +210,7 @@ async fn a_header_is_laid_out_as_specified() {
             "packs" => 1,
             "backups" => 2,
             "log" => 3,
+            "summaries" => 5,
             _ => 4,
         };
         assert_eq!(bytes[10..16], [kind, 1, 0, 0, 0, 0]);
@@ -475,6 +479,135 @@ async fn log_is_complete_up_to_its_hole_and_goes_over_to_the_next_timeline() {
         taken,
         [(1, 0x0300_3900, 0x0300_4000), (2, 0x0300_4000, 0x0300_4080)]
     );
+}
+
+/// Everything that a summary says, a line each.
+fn lines_of(summary: &WalSummary) -> String {
+    let mut lines = vec![format!(
+        "{:?} {} {} to {}: {} records, {:?}, {:?}",
+        summary.version,
+        summary.timeline,
+        summary.start,
+        summary.end,
+        summary.records,
+        summary.custom,
+        summary.carried
+    )];
+    let changes = &summary.changes;
+    lines.push(format!("everything changed: {:?}", changes.everything()));
+    let mut directories: Vec<_> = changes.directories().collect();
+    directories.sort();
+    lines.extend(directories.iter().map(|directory| format!("{directory:?}")));
+    let mut forks: Vec<_> = changes.forks().collect();
+    forks.sort_by_key(|(id, _)| *id);
+    for (id, fork) in forks {
+        let relation = id.relation;
+        let runs = fork
+            .blocks()
+            .runs()
+            .map(|run| format!("{}+{}", run.start, run.count));
+        lines.push(format!(
+            "fork {}/{}/{} {:?} limit {:?} blocks {}",
+            relation.tablespace,
+            relation.database,
+            relation.relfilenode,
+            id.fork,
+            fork.limit().map(BlockNumber::get),
+            runs.collect::<Vec<_>>().join(" ")
+        ));
+    }
+    let times = &summary.times;
+    lines.extend(times.transactions().iter().map(|mark| format!("{mark:?}")));
+    lines.extend(
+        times
+            .restore_points()
+            .iter()
+            .map(|point| format!("{point:?}")),
+    );
+    lines.extend(
+        summary
+            .databases
+            .events()
+            .iter()
+            .map(|event| format!("{event:?}")),
+    );
+    lines.extend(
+        summary
+            .relations
+            .events()
+            .iter()
+            .map(|event| format!("{event:?}")),
+    );
+    let transactions = &summary.transactions;
+    lines.extend(
+        transactions
+            .ended()
+            .iter()
+            .map(|ended| format!("{ended:?}")),
+    );
+    lines.extend(
+        transactions
+            .unfinished()
+            .iter()
+            .map(|open| format!("{open:?}")),
+    );
+    lines.join("\n") + "\n"
+}
+
+#[tokio::test]
+async fn a_summary_of_log_says_what_was_written_and_is_written_the_same_way() {
+    let repository = open().await;
+    let stored = repository.summaries(&instance()).await.unwrap();
+    let [stored] = &stored[..] else {
+        panic!("{stored:?}")
+    };
+    let cluster = SystemIdentifier::new(7_300_000_000_000_000_001);
+    let summary = repository
+        .read_summary(stored, Some(cluster))
+        .await
+        .unwrap();
+    let expected = fs::read_to_string(fixture().join("summary.txt")).unwrap();
+    let lines = lines_of(&summary);
+    for (found, expected) in lines.lines().zip(expected.lines()) {
+        assert_eq!(found, expected);
+    }
+    assert_eq!(lines, expected);
+    // The contents are one frame, and no other bytes say the same.
+    let frames = read_whole(&repository, &stored.path).await.unwrap();
+    assert_eq!(frames, [summary.encode()]);
+
+    let other = SystemIdentifier::new(7_300_000_000_000_000_002);
+    let refused = repository
+        .read_summary(stored, Some(other))
+        .await
+        .unwrap_err();
+    assert!(
+        refused.to_string().contains("another cluster's"),
+        "{refused}"
+    );
+    for changed in [
+        StoredSummary {
+            start: Lsn::new(0x1000),
+            ..stored.clone()
+        },
+        StoredSummary {
+            end: stored.end.advance(8),
+            ..stored.clone()
+        },
+        StoredSummary {
+            timeline: TimelineId::new(2).unwrap(),
+            ..stored.clone()
+        },
+    ] {
+        let refused = repository
+            .read_summary(&changed, Some(cluster))
+            .await
+            .unwrap_err();
+        assert!(
+            refused.to_string().contains("it tells of other log"),
+            "{refused}"
+        );
+    }
 }
 
 #[tokio::test]

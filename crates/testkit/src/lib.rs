@@ -26,6 +26,7 @@ pub mod corrupt;
 mod every_version;
 mod mixed;
 mod moment;
+pub mod regression;
 mod scratch;
 pub mod server;
 pub mod workload;

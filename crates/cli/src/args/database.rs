@@ -8,7 +8,7 @@ use everpoint_engine::{
 };
 use everpoint_instance::ConnectionSpec;
 use everpoint_pgformat::Lsn;
-use everpoint_repository::InstanceName;
+use everpoint_repository::{CopyId, InstanceName};
 
 /// A database of an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub struct DeletedName {
 }
 
 #[derive(Debug, Args)]
-#[group(id = "which", required = true, multiple = false, args = ["source", "deleted"])]
+#[group(id = "which", required = true, multiple = false, args = ["source", "deleted", "long_term"])]
 pub struct RestoreDatabase {
     /// The database, as INSTANCE/DATABASE, by its name at the target
     #[arg(value_name = "NAME/DB")]
@@ -33,6 +33,9 @@ pub struct RestoreDatabase {
     /// A database that was dropped, as of just before; with the time of its drop where several had the name
     #[arg(long, value_name = "NAME/DB[@TIME]")]
     pub deleted: Option<DeletedName>,
+    /// Out of a long-term copy, which `everpoint long-term list` lists
+    #[arg(long, value_name = "ID", value_parser = super::long_term::copy_id)]
+    pub long_term: Option<CopyId>,
     #[command(flatten)]
     pub target: DatabaseTarget,
     /// Follow this timeline instead of the latest
@@ -84,6 +87,15 @@ pub struct Purpose {
     pub dry_run: bool,
 }
 
+/// How a database's contents get into the running server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum MoveMethod {
+    /// Definitions by `pg_dump`, rows from server to server, indexes built anew
+    Copy,
+    /// The recovered database's files
+    Files,
+}
+
 /// How the database gets into the running server.
 #[derive(Debug, Args)]
 pub struct Move {
@@ -93,6 +105,10 @@ pub struct Move {
     /// How that server is reached as a superuser, when the instance's role is none
     #[arg(long, requires = "to", value_name = "CONNECTION")]
     pub admin_connection: Option<ConnectionSpec>,
+    /// How its contents get there: row by row, or by its files, which is faster and takes the cluster that was
+    /// backed up, on this machine
+    #[arg(long, requires = "to", value_enum, default_value_t = MoveMethod::Copy, value_name = "METHOD")]
+    pub method: MoveMethod,
     /// Take the place of the living database of that name, which is kept as NAME_before_restore_TIME
     #[arg(long, requires = "to")]
     pub replace: bool,
@@ -113,8 +129,9 @@ pub struct Move {
     pub wait_replicas: Option<std::time::Duration>,
 }
 
+/// A copy holds one moment, so no target goes with it.
 #[derive(Debug, Args)]
-#[group(multiple = false)]
+#[group(multiple = false, conflicts_with = "long_term")]
 pub struct DatabaseTarget {
     /// As of this moment, with its zone: 2026-11-22T21:30:00+01:00 or '2026-11-22 21:30 Europe/Berlin'
     #[arg(long, value_name = "TIME", value_parser = crate::time::instant)]

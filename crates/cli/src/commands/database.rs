@@ -19,6 +19,7 @@ use everpoint_engine::{
     },
     history,
     instance_record::InstanceRecord,
+    long_term,
     progress::Progress,
     restore::{
         Stored,
@@ -28,7 +29,7 @@ use everpoint_engine::{
 };
 use everpoint_instance::process::PgBinaries;
 use everpoint_pgformat::{ByteCount, TimelineId, wal::filter::FilterCounts};
-use everpoint_repository::{InstanceName, Repository, store::Fetched};
+use everpoint_repository::{CopyId, InstanceName, Repository, RepositoryError, store::Fetched};
 use serde::Serialize;
 use tokio::{
     process::Command,
@@ -100,15 +101,24 @@ pub async fn restore(
     args: RestoreDatabase,
 ) -> anyhow::Result<Exit> {
     let begun = Instant::now();
-    let (instance, wanted) = wanted(&args)?;
-    let (_, record) = repository.description::<InstanceRecord>(&instance).await?;
+    let (instance, wanted, copy) = wanted(repository, &args).await?;
+    // A copy outlives what is known of its instance.
+    let record = match repository.description::<InstanceRecord>(&instance).await {
+        Ok((_, record)) => Some(record),
+        Err(RepositoryError::UnknownInstance { .. }) if copy.is_some() => None,
+        Err(error) => return Err(error.into()),
+    };
+    let source = match copy {
+        Some(id) => repository.long_term(&instance, id),
+        None => repository.clone(),
+    };
     let mut request = DatabaseRequest {
         instance,
         wanted,
         target: target(&args.target),
         timeline: args.timeline.and_then(TimelineId::new),
         scratch: scratch_base(args.scratch.as_deref())?,
-        owner: owner(&args, &record)?,
+        owner: owner(&args.owner, record.as_ref())?,
         jobs: args.jobs.map_or_else(processors, usize::from),
     };
     if !args.purpose.dry_run {
@@ -120,8 +130,8 @@ pub async fn restore(
         request.timeline = request.timeline.or(before.timeline);
     }
     let home = request.instance.clone();
-    let plan = database::plan(repository, request).await?;
-    print_plan(global.output, &plan)?;
+    let plan = database::plan(&source, request).await?;
+    print_plan(&source, global.output, &plan).await?;
     let destination = into::destination(repository, &home, &args).await?;
     if let Some(destination) = &destination {
         destination.check(&plan).await?;
@@ -130,7 +140,7 @@ pub async fn restore(
         return Ok(Exit::Success);
     }
     if let Some(destination) = &destination {
-        return into::restore(repository, &plan, destination, begun).await;
+        return into::restore(&source, &plan, destination, begun).await;
     }
     let version = plan.chosen.resolved.backup.version;
     let binaries = PgBinaries::find(args.bin_directory.as_deref(), version)
@@ -140,7 +150,7 @@ pub async fn restore(
         Some(command) => Use::Exec(command),
         None => Use::Inspect,
     };
-    in_scratch(repository, &plan, purpose, &binaries, begun).await
+    in_scratch(&source, &plan, purpose, &binaries, begun).await
 }
 
 /// What a recovered database is for that goes nowhere.
@@ -190,7 +200,7 @@ pub async fn repair(repository: &Repository, args: &Repair) -> anyhow::Result<Ex
 }
 
 /// Says what was found. Returns how many restores could not be brought to an end.
-async fn sweep(repository: &Repository, base: &Path) -> anyhow::Result<usize> {
+pub(super) async fn sweep(repository: &Repository, base: &Path) -> anyhow::Result<usize> {
     let mut kept = 0;
     for swept in database::sweep(repository, base).await? {
         let what = match &swept.journal {
@@ -306,26 +316,33 @@ pub(super) fn listen(progress: &Progress) -> anyhow::Result<JoinHandle<()>> {
     }))
 }
 
-fn wanted(args: &RestoreDatabase) -> anyhow::Result<(InstanceName, Wanted)> {
+/// The instance, the database, and the long-term copy that it is in, if it is in one.
+async fn wanted(
+    repository: &Repository,
+    args: &RestoreDatabase,
+) -> anyhow::Result<(InstanceName, Wanted, Option<CopyId>)> {
     if let Some(source) = &args.source {
-        return Ok((
-            source.instance.clone(),
-            Wanted::Named(source.database.clone()),
-        ));
+        let wanted = Wanted::Named(source.database.clone());
+        return Ok((source.instance.clone(), wanted, None));
+    }
+    if let Some(id) = args.long_term {
+        let copy = long_term::find(repository, id).await?;
+        return Ok((copy.instance, Wanted::Named(copy.database), Some(id)));
     }
     let Some(deleted) = &args.deleted else {
-        return Err(
-            Refusal("which database? Give INSTANCE/DATABASE, or --deleted".to_owned()).into(),
-        );
+        return Err(Refusal(
+            "which database? Give INSTANCE/DATABASE, --deleted or --long-term".to_owned(),
+        )
+        .into());
     };
     let wanted = Wanted::Deleted {
         name: deleted.name.database.clone(),
         dropped: deleted.dropped,
     };
-    Ok((deleted.name.instance.clone(), wanted))
+    Ok((deleted.name.instance.clone(), wanted, None))
 }
 
-fn target(choice: &DatabaseTarget) -> Option<Target> {
+pub(super) fn target(choice: &DatabaseTarget) -> Option<Target> {
     match (&choice.at, &choice.lsn, &choice.restore_point) {
         (Some(time), _, _) => Some(Target::Time(*time)),
         (_, Some(lsn), _) => Some(Target::Lsn(*lsn)),
@@ -334,7 +351,7 @@ fn target(choice: &DatabaseTarget) -> Option<Target> {
     }
 }
 
-fn scratch_base(wanted: Option<&Path>) -> anyhow::Result<PathBuf> {
+pub(super) fn scratch_base(wanted: Option<&Path>) -> anyhow::Result<PathBuf> {
     let base = match (wanted, std::env::var_os("HOME")) {
         (Some(base), _) => base.to_owned(),
         (None, _) if rustix::process::geteuid().is_root() => PathBuf::from(ROOTS_SCRATCH),
@@ -348,21 +365,22 @@ fn scratch_base(wanted: Option<&Path>) -> anyhow::Result<PathBuf> {
 }
 
 /// Root has the scratch server run as the user whose the instance's data directory is.
-fn owner(args: &RestoreDatabase, record: &InstanceRecord) -> anyhow::Result<Option<Owner>> {
+pub(super) fn owner(owner: &str, record: Option<&InstanceRecord>) -> anyhow::Result<Option<Owner>> {
     if !rustix::process::geteuid().is_root() {
         return Ok(None);
     }
-    match std::fs::metadata(&record.data_directory) {
-        Ok(found) if found.uid() != 0 => Ok(Some(Owner {
+    match record.map(|record| std::fs::metadata(&record.data_directory)) {
+        Some(Ok(found)) if found.uid() != 0 => Ok(Some(Owner {
             user: found.uid(),
             group: found.gid(),
         })),
-        _ => restore::owner(&args.owner),
+        _ => restore::owner(owner),
     }
 }
 
+/// A plan, as it is shown.
 #[derive(Serialize)]
-struct Shown {
+pub(super) struct Shown {
     database: String,
     oid: u32,
     backup: String,
@@ -374,13 +392,21 @@ struct Shown {
     copied_from: Vec<u32>,
     file_bytes: u64,
     log_bytes: u64,
+    /// Told where programs read it, as it takes reading a manifest once more.
+    stored_bytes: Option<u64>,
+    stored_log_bytes: u64,
 }
 
-fn print_plan(format: OutputFormat, plan: &DatabasePlan) -> anyhow::Result<()> {
+/// Shows what is fetched and replayed.
+pub(super) async fn shown(
+    repository: &Repository,
+    format: OutputFormat,
+    plan: &DatabasePlan,
+) -> anyhow::Result<Shown> {
     let chosen = &plan.chosen;
     let resolved = &chosen.resolved;
     let others = chosen.needed.iter().filter(|oid| **oid != chosen.database);
-    let shown = Shown {
+    Ok(Shown {
         database: chosen.name.clone(),
         oid: chosen.database.get(),
         backup: resolved.backup.id.to_string(),
@@ -398,7 +424,21 @@ fn print_plan(format: OutputFormat, plan: &DatabasePlan) -> anyhow::Result<()> {
         copied_from: others.map(|oid| oid.get()).collect(),
         file_bytes: plan.file_bytes(),
         log_bytes: plan.log_bytes(),
-    };
+        stored_bytes: match format {
+            OutputFormat::Json => Some(plan.stored_bytes(repository).await?),
+            OutputFormat::Table => None,
+        },
+        stored_log_bytes: plan.stored_log_bytes(),
+    })
+}
+
+pub(super) async fn print_plan(
+    repository: &Repository,
+    format: OutputFormat,
+    plan: &DatabasePlan,
+) -> anyhow::Result<()> {
+    let chosen = &plan.chosen;
+    let shown = shown(repository, format, plan).await?;
     if let (Some(drop), OutputFormat::Table) = (&chosen.undone_drop, format) {
         let time = drop
             .time

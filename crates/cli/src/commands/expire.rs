@@ -1,12 +1,12 @@
 //! `everpoint expire`.
 
-use everpoint_engine::expire;
+use everpoint_engine::{expire, long_term as engine_long_term};
 use everpoint_instance::{InstanceLock, LockKind, connect_sql};
-use everpoint_repository::{Repository, retention};
+use everpoint_repository::{Repository, long_term::LongTermCopy, retention};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use super::known;
+use super::{known, long_term};
 use crate::{
     args::{Expire, Global},
     exit::{Exit, Refusal},
@@ -21,6 +21,24 @@ struct Shown {
     kept_backups: Vec<String>,
     deleted_log_backups: usize,
     deleted_log_bytes: u64,
+    deleted_copies: Vec<ShownCopy>,
+}
+
+#[derive(Serialize)]
+struct ShownCopy {
+    id: String,
+    database: String,
+    backup_time: String,
+}
+
+impl ShownCopy {
+    fn new(copy: &LongTermCopy) -> Self {
+        Self {
+            id: copy.id.to_string(),
+            database: copy.database.clone(),
+            backup_time: output::time(copy.backup_time),
+        }
+    }
 }
 
 pub async fn run(repository: &Repository, global: &Global, args: &Expire) -> anyhow::Result<Exit> {
@@ -41,6 +59,13 @@ pub async fn run(repository: &Repository, global: &Global, args: &Expire) -> any
             Some(InstanceLock::try_acquire(session, LockKind::Writer, args.name.as_str()).await?)
         }
     };
+    // A copy reads a backup that would be deleted below it.
+    let copying = match args.without_server || args.dry_run {
+        true => None,
+        false => long_term::lock(repository, &args.name, args.without_server).await?,
+    };
+    let copies = repository.copies(&args.name).await?;
+    let copies = everpoint_repository::long_term::expired(&copies.copies, now);
     let backups = repository.backups(&args.name).await?;
     let index = repository.log_index(&args.name).await?;
     let plan = retention::plan(&backups, &index, window_start);
@@ -52,12 +77,17 @@ pub async fn run(repository: &Repository, global: &Global, args: &Expire) -> any
         deleted_backups: ids(&plan.backups),
         kept_backups: ids(&plan.kept),
         deleted_log_backups: plan.logs.len(),
+        deleted_copies: copies.iter().map(|copy| ShownCopy::new(copy)).collect(),
         deleted_log_bytes: plan.logs.iter().map(|log| log.stored_bytes).sum(),
     };
     if !args.dry_run {
         expire::execute(repository, &args.name, &plan).await?;
+        engine_long_term::sweep(repository, &args.name).await?;
+        for copy in &copies {
+            engine_long_term::delete(repository, &args.name, copy.id).await?;
+        }
     }
-    if let Some(lock) = lock {
+    for lock in [copying, lock].into_iter().flatten() {
         lock.give_up().await;
     }
     output::one(global.output, &shown, || text(&shown, window_start))?;
@@ -79,6 +109,12 @@ fn text(shown: &Shown, window_start: Timestamp) -> String {
     }
     for id in &shown.kept_backups {
         text.push_str(&format!("keep backup {id}\n"));
+    }
+    for copy in &shown.deleted_copies {
+        text.push_str(&format!(
+            "{verb} long-term copy {} of `{}` of {}\n",
+            copy.id, copy.database, copy.backup_time
+        ));
     }
     let bytes = output::bytes(shown.deleted_log_bytes);
     text.push_str(&format!(

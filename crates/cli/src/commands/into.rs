@@ -16,7 +16,11 @@ use tokio::{
 };
 
 use super::database;
-use crate::{args::database::RestoreDatabase, exit::Exit, progress::Display};
+use crate::{
+    args::database::{MoveMethod, RestoreDatabase},
+    exit::Exit,
+    progress::Display,
+};
 
 /// The destination asked for; `None` when the database stays in its scratch server.
 pub async fn destination(
@@ -64,7 +68,10 @@ pub async fn destination(
             true => TablespaceUse::Default,
             false => TablespaceUse::AsItWas,
         },
-        method: Method::Copy,
+        method: match into.method {
+            MoveMethod::Copy => Method::Copy,
+            MoveMethod::Files => Method::Files,
+        },
         replicas: into.replicas.clone(),
         replica_policy: match into.wait_replicas {
             Some(limit) if limit.is_zero() => ReplicaPolicy::GoOn,
@@ -105,7 +112,7 @@ pub async fn restore(
 }
 
 /// The operator may choose not to wait for replicas any longer.
-fn listen_for_going_on(watch: &Watch) -> anyhow::Result<JoinHandle<()>> {
+pub(super) fn listen_for_going_on(watch: &Watch) -> anyhow::Result<JoinHandle<()>> {
     let mut signalled = signal(SignalKind::user_defined1())?;
     let watch = watch.clone();
     Ok(tokio::spawn(async move {

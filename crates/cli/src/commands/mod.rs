@@ -8,9 +8,11 @@ mod instance;
 mod into;
 mod listing;
 mod log;
+mod long_term;
 mod restore;
 mod service;
 mod status;
+mod table;
 mod verify;
 mod wal;
 mod window;
@@ -25,12 +27,16 @@ use crate::{
         service::{AuditCommand, ConfigCommand},
     },
     exit::Exit,
+    remote,
     repository::open,
 };
 
 /// Runs a command.
 pub async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     let global = arguments.global;
+    if let Some(server) = &global.server.server {
+        return remote::run(server, &global, arguments.command).await;
+    }
     match arguments.command {
         Command::Init(args) => init::run(&global, &args).await,
         Command::Instance(InstanceCommand::Add(args)) => instance::add(&global, args).await,
@@ -54,6 +60,9 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
         Command::Restore(RestoreCommand::Database(args)) => {
             database::restore(&open(&global).await?, &global, *args).await
         }
+        Command::Restore(RestoreCommand::Table(args)) => {
+            table::restore(&open(&global).await?, &global, *args).await
+        }
         Command::Restore(RestoreCommand::Repair(args)) => {
             database::repair(&open(&global).await?, &args).await
         }
@@ -66,9 +75,15 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
         Command::Status(args) => status::run(&open(&global).await?, &global, &args).await,
         Command::Verify(args) => verify::run(&open(&global).await?, &global, &args).await,
         Command::Expire(args) => expire::run(&open(&global).await?, &global, &args).await,
+        Command::LongTerm(command) => long_term::run(&open(&global).await?, &global, command).await,
         Command::Serve(args) => service::serve(&args).await,
         Command::Config(ConfigCommand::Check(args)) => service::check(&args),
         Command::Audit(AuditCommand::Verify(args)) => service::verify_audit(&args),
+        Command::Login(_)
+        | Command::Logout
+        | Command::Database(_)
+        | Command::Operation(_)
+        | Command::Retention(_) => Err(remote::without_server()),
     }
 }
 

@@ -56,6 +56,9 @@ pub async fn serve(args: &ConfigFile) -> anyhow::Result<Exit> {
 pub fn check(args: &ConfigFile) -> anyhow::Result<Exit> {
     let config = read(args)?;
     config.repository.secret.read()?;
+    for instance in config.instances.values() {
+        instance.admin_connection()?;
+    }
     println!("{} is in order", args.config.display());
     Ok(Exit::Success)
 }

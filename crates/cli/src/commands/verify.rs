@@ -24,10 +24,14 @@ pub async fn run(repository: &Repository, global: &Global, args: &Verify) -> any
     let display = Display::new(&progress);
     let mut total = verify::verify_keys(repository).await?;
     for name in named(repository, args.name.as_ref()).await? {
-        let report = verify::verify(repository, &name, depth, &progress).await?;
-        total.objects += report.objects;
-        total.verified_bytes += report.verified_bytes;
-        total.damage.extend(report.damage);
+        for report in [
+            verify::verify(repository, &name, depth, &progress).await?,
+            verify::verify_copies(repository, &name, depth, &progress).await?,
+        ] {
+            total.objects += report.objects;
+            total.verified_bytes += report.verified_bytes;
+            total.damage.extend(report.damage);
+        }
     }
     drop(display);
     output::one(global.output, &total, || text(&total, depth))?;
@@ -43,7 +47,10 @@ async fn named(
     repository: &Repository,
     name: Option<&InstanceName>,
 ) -> anyhow::Result<Vec<InstanceName>> {
-    let names = repository.instances().await?;
+    let mut names = repository.instances().await?;
+    names.extend(repository.instances_with_copies().await?);
+    names.sort();
+    names.dedup();
     match name {
         Some(name) if !names.contains(name) => chosen(repository, Some(name)).await,
         Some(name) => Ok(vec![name.clone()]),

@@ -12,4 +12,6 @@ mod instance;
 mod listings;
 mod push;
 mod receive;
+mod served;
+mod summaries;
 mod verify;

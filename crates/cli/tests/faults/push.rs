@@ -91,6 +91,18 @@ on_15_and_18! {
         assert_eq!(status["ranges"][0]["timeline"], 2, "{status}");
         assert_eq!(everpoint.objects("instances/main/timelines")?.len(), 1);
         everpoint.verify()?;
+        // Each segment was summarised when it was pushed, on both sides of the promotion.
+        let summarised = everpoint.json(["wal", "summarize", "main"])?;
+        assert_eq!((&summarised["made"], &summarised["deleted"]), (&0.into(), &0.into()), "{summarised}");
+        for timeline in ["00000001", "00000002"] {
+            assert_ne!(everpoint.objects(&format!("instances/main/summaries/{timeline}"))?.len(), 0, "{timeline}");
+        }
+        let checked = everpoint.run(["backup", "main", "--type", "differential", "--check-changes"])?.expect(0);
+        assert!(checked.stdout.contains("differential"), "{checked:?}");
+        for amiss in ["warning", "taking a full backup"] {
+            assert!(!checked.stderr.contains(amiss), "{checked:?}");
+        }
+        everpoint.succeed(["backup", "main", "--type", "differential"])?;
         let expected = compare::fingerprint(&cluster).await?;
         let to = everpoint.path("restored");
         let to = to.to_str().context("a path")?;

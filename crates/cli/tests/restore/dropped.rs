@@ -187,4 +187,51 @@ on_oldest_and_newest! {
         }
         Ok(())
     }
+
+    async fn dropped_databases_come_back_into_the_server_with_their_tablespaces(server: Server) -> Result<()> {
+        let cluster = Cluster::builder(server.major()).tablespace("near").tablespace("far").start().await?;
+        let everpoint = Everpoint::with(&cluster).await?;
+        let sql = async |text: &str| cluster.sql("postgres", text).await;
+        for (number, (name, how)) in (1..).zip([("spread", "TABLESPACE near"), ("moved", ""), ("halfway", "TABLESPACE far"), ("kept", "TABLESPACE near")]) {
+            sql(&format!("CREATE DATABASE {name} {how}")).await?;
+            fill(&cluster, name, number * 10_000).await?;
+        }
+        cluster.sql("spread", "CREATE TABLE afar TABLESPACE far AS SELECT generate_series(1, 3000) AS id; CREATE INDEX ON afar (id)").await?;
+        everpoint.full().await?;
+        // Made after the backup of copied files, and moved, which drops its copy in the old place.
+        sql("CREATE DATABASE copied TEMPLATE spread STRATEGY file_copy").await?;
+        sql("ALTER DATABASE moved SET TABLESPACE far").await?;
+        cluster.sql("moved", "DELETE FROM content WHERE id % 5 = 0").await?;
+        cluster.sql("copied", "UPDATE afar SET id = -id WHERE id % 4 = 0").await?;
+        let mut lost = Vec::new();
+        for name in ["spread", "moved", "copied"] {
+            lost.push(drop_it(&cluster, name, "").await?);
+        }
+        lost.push(fail_to_drop(&cluster, "halfway").await?);
+        let kept = content(&cluster, "kept").await?;
+        let end = nudge(&cluster).await?;
+        let receiver = everpoint.receive()?;
+        everpoint.wait_until_stored(end).await?;
+        receiver.stop().await?;
+        let wanted = [("spread", "near", "far"), ("moved", "far", "pg_default"), ("copied", "near", "far"), ("halfway", "far", "pg_default")];
+        for (lost, (name, own, tables)) in lost.iter().zip(wanted) {
+            let which = format!("main/{name}");
+            let mut arguments = vec!["--deleted", &which, "--to", name];
+            // What could not be dropped whole is still listed by its name.
+            if name == "halfway" {
+                arguments.push("--replace");
+            }
+            let done = everpoint.put_back(&arguments).await?;
+            assert_eq!(done.code, Some(0), "{name}: {done:?}");
+            assert_same_database(&lost.content, &content(&cluster, name).await?);
+            let place = format!("SELECT spcname FROM pg_database d JOIN pg_tablespace t ON t.oid = dattablespace WHERE datname = '{name}'");
+            assert_eq!(cluster.value("postgres", &place).await?, own, "{name}");
+            if tables == "far" {
+                let place = "SELECT tablespace FROM pg_tables WHERE tablename = 'afar'";
+                assert_eq!(cluster.value(name, place).await?, "far", "{name}");
+            }
+        }
+        assert_same_database(&kept, &content(&cluster, "kept").await?);
+        everpoint.assert_scratch_empty("restored")
+    }
 }

@@ -226,7 +226,10 @@ impl Everpoint {
         loop {
             let window = self.window().await?;
             let stored: Lsn = window["latest_lsn"].as_str().unwrap_or("0/0").parse()?;
-            if stored >= moment.lsn && self.latest().await? >= moment.time {
+            // While log keeps coming, it may not be known up to when it is complete.
+            let latest: Option<Timestamp> =
+                window["latest"].as_str().and_then(|time| time.parse().ok());
+            if stored >= moment.lsn && latest.is_some_and(|latest| latest >= moment.time) {
                 return Ok(());
             }
             if begun.elapsed() > PATIENCE {
@@ -314,4 +317,12 @@ pub async fn nudge(cluster: &Cluster) -> Result<Moment> {
     cluster.sql("postgres", message).await?;
     cluster.switch_wal().await?;
     Ok(moment)
+}
+
+/// Writes log that is no commit and has all log stored.
+pub async fn store(everpoint: &Everpoint, cluster: &Cluster) -> Result<()> {
+    let end = nudge(cluster).await?;
+    let receiver = everpoint.receive()?;
+    everpoint.wait_until_stored(end).await?;
+    receiver.stop().await
 }

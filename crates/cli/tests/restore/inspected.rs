@@ -58,7 +58,7 @@ impl Everpoint {
         self.begin(self.command(&all))
     }
 
-    fn begin(&self, mut command: Command) -> Result<Inspecting> {
+    pub fn begin(&self, mut command: Command) -> Result<Inspecting> {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn()?;
         let out = child.stdout.take().context("its output")?;
@@ -107,11 +107,11 @@ impl Inspecting {
         bail!("it ended before {state}");
     }
 
-    /// Waits until it says something.
-    pub async fn until_said(&mut self, part: &str) -> Result<()> {
+    /// Waits until it says something, and gives the line.
+    pub async fn until_said(&mut self, part: &str) -> Result<String> {
         while let Some(line) = self.err.next_line().await? {
             if line.contains(part) {
-                return Ok(());
+                return Ok(line);
             }
         }
         bail!("it ended without saying {part}");
@@ -147,16 +147,42 @@ impl Inspecting {
 
     /// Interrupts it as a user does, and waits until it has ended.
     pub async fn interrupt(mut self) -> Result<Option<i32>> {
-        interrupt(&self.child)?;
+        signal(&self.child, Signal::INT)?;
         Ok(self.child.wait().await?.code())
+    }
+
+    /// As [`Inspecting::interrupt`], with what it said since. It may have ended just then.
+    pub async fn interrupt_and_hear(self) -> Result<Ended> {
+        let _ = signal(&self.child, Signal::INT);
+        self.hear().await
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, which: Signal) -> Result<()> {
+        signal(&self.child, which)
+    }
+
+    /// Waits until it has ended, and tells what it said since.
+    pub async fn hear(mut self) -> Result<Ended> {
+        let (mut out, mut err) = (String::new(), String::new());
+        while let Some(line) = self.err.next_line().await? {
+            err.push_str(&line);
+            err.push('\n');
+        }
+        while let Some(line) = self.out.next_line().await? {
+            out.push_str(&line);
+            out.push('\n');
+        }
+        let code = self.child.wait().await?.code();
+        Ok(Ended { code, out, err })
     }
 }
 
-fn interrupt(child: &Child) -> Result<()> {
+fn signal(child: &Child, which: Signal) -> Result<()> {
     let pid = child
         .id()
         .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-    kill_process(pid.context("it has ended")?, Signal::INT)?;
+    kill_process(pid.context("it has ended")?, which)?;
     Ok(())
 }
 
@@ -199,7 +225,7 @@ impl Inspected {
 
     /// Interrupts the command, which must leave nothing behind.
     pub async fn end(mut self) -> Result<()> {
-        interrupt(&self.child)?;
+        signal(&self.child, Signal::INT)?;
         let status = self.child.wait().await?;
         ensure!(status.success(), "it ended with {status}");
         let left = left(&self.base)?;

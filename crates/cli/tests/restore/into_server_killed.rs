@@ -10,7 +10,7 @@ use everpoint_testkit::{
 };
 
 use crate::{
-    everpoint::{Ended, Everpoint, NAME, REFUSED, nudge},
+    everpoint::{Everpoint, NAME, REFUSED, store},
     into_server::databases,
     versions::on_oldest_and_newest,
 };
@@ -22,25 +22,10 @@ async fn content(cluster: &Cluster, database: &str) -> Result<DatabaseContent> {
     fingerprint_database(&cluster.connect(database).await?).await
 }
 
-async fn store(everpoint: &Everpoint, cluster: &Cluster) -> Result<()> {
-    let end = nudge(cluster).await?;
-    let receiver = everpoint.receive()?;
-    everpoint.wait_until_stored(end).await?;
-    receiver.stop().await
-}
-
-async fn repair(everpoint: &Everpoint) -> Result<Ended> {
-    let base = everpoint.scratch_base().display().to_string();
-    everpoint
-        .run(&["restore", "repair", "--scratch", &base])
-        .await
-}
-
 /// Nothing hidden is on the server, and nothing in the scratch directory.
 async fn assert_clean(everpoint: &Everpoint, cluster: &Cluster, when: &str) -> Result<()> {
     assert_eq!(cluster.value("postgres", HIDDEN).await?, "0", "{when}");
-    assert!(everpoint.left_in_scratch()?.is_empty(), "{when}");
-    Ok(())
+    everpoint.assert_scratch_empty(when)
 }
 
 async fn wait_until_filled(cluster: &Cluster) -> Result<()> {
@@ -118,7 +103,7 @@ on_oldest_and_newest! {
         wait_until_filled(&cluster).await?;
         moving.kill().await?;
         assert_eq!(everpoint.left_in_scratch()?.len(), 1, "the first one was cleaned up by the second");
-        let repaired = repair(&everpoint).await?;
+        let repaired = everpoint.repair().await?;
         assert_eq!(repaired.code, Some(0), "{repaired:?}");
         assert!(repaired.err.contains("what it had made is gone"), "{repaired:?}");
         assert_clean(&everpoint, &cluster, "killed while moving").await?;
@@ -132,7 +117,7 @@ on_oldest_and_newest! {
         registering.kill().await?;
         assert_eq!(cluster.value("postgres", HIDDEN).await?, "1");
         drop(session);
-        let repaired = repair(&everpoint).await?;
+        let repaired = everpoint.repair().await?;
         assert_eq!(repaired.code, Some(0), "{repaired:?}");
         assert!(repaired.err.contains("`shop` is online"), "{repaired:?}");
         assert_clean(&everpoint, &cluster, "killed while registering").await?;

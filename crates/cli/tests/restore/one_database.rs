@@ -10,7 +10,7 @@ use everpoint_testkit::{
 };
 
 use crate::{
-    everpoint::{Everpoint, REFUSED, nudge},
+    everpoint::{Everpoint, REFUSED, store},
     versions::on_oldest_and_newest,
 };
 
@@ -30,13 +30,6 @@ fn files(directory: &Path) -> Result<BTreeMap<std::path::PathBuf, Vec<u8>>> {
 async fn oid(cluster: &Cluster, database: &str) -> Result<u32> {
     let query = format!("SELECT oid FROM pg_database WHERE datname = '{database}'");
     Ok(cluster.value("postgres", &query).await?.parse()?)
-}
-
-async fn store(everpoint: &Everpoint, cluster: &Cluster) -> Result<()> {
-    let end = nudge(cluster).await?;
-    let receiver = everpoint.receive()?;
-    everpoint.wait_until_stored(end).await?;
-    receiver.stop().await
 }
 
 on_every_version! {

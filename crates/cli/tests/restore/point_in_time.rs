@@ -1,25 +1,102 @@
 //! Points in time, while a workload runs that knows what it committed.
 
-use anyhow::Result;
-use everpoint_testkit::{Cluster, Moment, Target, Workload, compare::check_integrity};
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, Result, ensure};
+use everpoint_pgformat::Lsn;
+use everpoint_repository::ObjectId;
+use everpoint_testkit::{
+    Cluster, Moment, Target, Workload, compare::check_integrity, on_every_version,
+};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::{
-    everpoint::{Everpoint, NAME, REFUSED, nudge},
-    versions::on_oldest_and_newest,
-};
+use crate::everpoint::{Everpoint, NAME, REFUSED, nudge};
 
-on_oldest_and_newest! {
+/// Sessions that commit at the same time.
+const WRITERS: u32 = 8;
+
+/// Random instants that a test restores to.
+const INSTANTS: usize = 3;
+/// The end of a transaction, as the server's log has it.
+struct End {
+    transaction: String,
+    time: Timestamp,
+}
+
+/// The ends of transactions in the log's order, as `pg_waldump` shows them.
+async fn ends(cluster: &Cluster, from: Lsn) -> Result<Vec<End>> {
+    let mut command = cluster.server().command("pg_waldump")?;
+    command
+        .arg("-p")
+        .arg(cluster.data_directory().join("pg_wal"));
+    command.args(["-r", "Transaction", "-s", &from.to_string()]);
+    // It ends with a complaint about the end of the log.
+    let output = command.output().await?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let end = |line: &str| {
+        let transaction = line.split_once("tx:")?.1.split(',').next()?.trim();
+        let description = line.split_once("desc: ")?.1;
+        let rest = ["COMMIT ", "ABORT "]
+            .iter()
+            .find_map(|kind| description.strip_prefix(kind))?;
+        let time = rest.split_once(" UTC")?.0.replacen(' ', "T", 1);
+        Some(End {
+            transaction: transaction.to_owned(),
+            time: format!("{time}Z").parse().ok()?,
+        })
+    };
+    Ok(text.lines().filter_map(end).collect())
+}
+
+/// The rows of the workload, and the transactions that wrote them.
+async fn rows(cluster: &Cluster) -> Result<BTreeMap<String, String>> {
+    let rows = cluster
+        .rows("postgres", "SELECT id, xmin FROM workload.entry")
+        .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (row[0].clone(), row[1].clone()))
+        .collect())
+}
+
+/// That a restored cluster has the rows of exactly those transactions that committed before the first one, in the log's
+/// order, that ended later than `time`.
+async fn check_exactly(
+    restored: &Cluster,
+    all: &BTreeMap<String, String>,
+    ends: &[End],
+    time: Timestamp,
+) -> Result<()> {
+    let outside = ends.iter().skip_while(|end| end.time <= time);
+    let outside: BTreeSet<&str> = outside.map(|end| &*end.transaction).collect();
+    let inside = all
+        .iter()
+        .filter(|(_, transaction)| !outside.contains(&***transaction));
+    let expected: BTreeSet<&String> = inside.map(|(row, _)| row).collect();
+    let found = rows(restored).await?;
+    let found: BTreeSet<&String> = found.keys().collect();
+    let wrong: Vec<_> = expected.symmetric_difference(&found).collect();
+    ensure!(
+        wrong.is_empty(),
+        "{} of {} rows: {wrong:?}",
+        wrong.len(),
+        all.len()
+    );
+    Ok(())
+}
+
+on_every_version! {
     async fn exactly_what_was_committed_by_the_target_is_there(server: Server) -> Result<()> {
         let major = server.major();
         let cluster = Cluster::builder(major)
             .setting("max_prepared_transactions = 2")
+            .setting("wal_keep_size = 1GB")
             .start()
             .await?;
         let everpoint = Everpoint::with(&cluster).await?;
         let before = cluster.moment().await?;
         let receiver = everpoint.receive()?;
-        let running = Workload::new("postgres").writers(8).start(&cluster).await?;
+        let running = Workload::new("postgres").writers(WRITERS).start(&cluster).await?;
         running.wait_for_commits(50).await?;
         let full = everpoint.full().await?;
         running.wait_for_commits(100).await?;
@@ -30,7 +107,7 @@ on_oldest_and_newest! {
         let ledger = running.stop().await?;
         cluster.sql("postgres", point).await?;
         let at_point = cluster.moment().await?;
-        let running = Workload::new("postgres").writers(8).resume(&cluster, ledger).await?;
+        let running = Workload::new("postgres").writers(WRITERS).resume(&cluster, ledger).await?;
         running.wait_for_commits(50).await?;
         everpoint.wait_until_stored(at_point).await?;
         let known = everpoint.latest().await?;
@@ -48,25 +125,33 @@ on_oldest_and_newest! {
         let possible: Vec<&Moment> = commits.iter().filter(after_full).collect();
         let random = usize::try_from(Timestamp::now().subsec_nanosecond())? % possible.len();
         let last = commits.last().expect("commits").time;
-        // An instant that is no commit's own, anywhere between backup and last commit.
-        let span = full.restorable_from.duration_until(last).as_micros();
-        let part = i128::from(Timestamp::now().subsec_nanosecond() / 1000) * span / 1_000_000;
-        let instant = full
-            .restorable_from
-            .checked_add(SignedDuration::from_micros(i64::try_from(part)?))?;
-        let times = [
+        let (all, ends) = (rows(&cluster).await?, ends(&cluster, full.start_lsn).await?);
+        let is_row = |end: &&End| all.values().any(|transaction| *transaction == end.transaction);
+        let very_last = ends.iter().filter(is_row).map(|end| end.time).max().expect("commits");
+        let mut times = vec![
             ("amid the workload", middle.time),
             ("at a random commit", possible[random].time),
-            ("at a random instant", instant),
             ("when the log was known to be complete", known),
-            ("at the very last commit", last),
+            ("at the very last commit", very_last),
+            ("a microsecond before it", very_last.checked_sub(SignedDuration::from_micros(1))?),
             ("after the last commit", quiet.time),
         ];
+        // Instants that are no commit's own, anywhere between backup and last commit.
+        let span = full.restorable_from.duration_until(very_last).as_micros();
+        for _ in 0..INSTANTS {
+            let random: [u8; 8] = *ObjectId::random().as_bytes().first_chunk().expect("16 bytes");
+            let part = i128::from(u64::from_le_bytes(random)) % span;
+            let part = SignedDuration::from_micros(i64::try_from(part)?);
+            times.push(("at a random instant", full.restorable_from.checked_add(part)?));
+        }
         for (what, time) in times {
             let restored = everpoint.restore(major, &["--at", &time.to_string()]).await?;
             let client = restored.connect("postgres").await?;
             let checked = ledger.check(&client, Target::Time(time)).await;
             checked.unwrap_or_else(|error| panic!("{what}, {time}: {error:#}"));
+            check_exactly(&restored, &all, &ends, time)
+                .await
+                .with_context(|| format!("{what}, {time}"))?;
             let prepared = "SELECT count(*) FROM pg_prepared_xacts";
             let expected = if time == quiet.time { "1" } else { "0" };
             assert_eq!(restored.value("postgres", prepared).await?, expected, "{what}");

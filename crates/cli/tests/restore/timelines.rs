@@ -1,5 +1,7 @@
 //! Clusters whose history forks: a standby is promoted, or a restored copy goes on.
 
+use std::fs;
+
 use anyhow::Result;
 use everpoint_testkit::{
     Cluster, StopMode, Target, Workload,
@@ -7,7 +9,7 @@ use everpoint_testkit::{
 };
 
 use crate::{
-    everpoint::{Everpoint, nudge},
+    everpoint::{Everpoint, NAME, nudge},
     versions::on_oldest_and_newest,
 };
 
@@ -41,6 +43,12 @@ on_oldest_and_newest! {
         let after = standby.moment().await?;
         running.wait_for_commits(30).await?;
         everpoint.wait_until_stored(after).await?;
+        // Over the switch, what changed is told by summaries of both timelines.
+        let checked = everpoint.run(&["backup", NAME, "--type", "differential", "--check-changes"]).await?;
+        assert_eq!(checked.code, Some(0), "{checked:?}");
+        for amiss in ["warning", "taking a full backup"] {
+            assert!(!checked.err.contains(amiss), "{checked:?}");
+        }
         let differential = everpoint.differential().await?;
         running.wait_for_commits(30).await?;
         let late = standby.moment().await?;
@@ -48,6 +56,12 @@ on_oldest_and_newest! {
         let end = nudge(&standby).await?;
         everpoint.wait_until_stored(end).await?;
         receiver.stop().await?;
+        let summarised = everpoint.json(&["wal", "summarize", NAME]).await?;
+        assert_eq!((&summarised["made"], &summarised["deleted"]), (&0.into(), &0.into()), "{summarised}");
+        for timeline in ["00000001", "00000002"] {
+            let folder = everpoint.objects(&format!("instances/{NAME}/summaries/{timeline}"));
+            assert!(fs::read_dir(folder)?.count() > 0, "{timeline}");
+        }
 
         assert!(after.time < differential.restorable_from && differential.restorable_from < late.time);
         for moment in [before, switch, after, late] {

@@ -647,6 +647,8 @@ impl Taking<'_> {
                     .1,
             ),
         };
+        let checksums = self.control.checksums == Checksums::On;
+        let same_server = base.as_ref().map(|base| base.timeline) == Some(self.facts.timeline);
         let table = PackTable::new(base.map(|base| base.packs).unwrap_or_default());
         let object = ObjectBuilder::new(ObjectKind::Manifest, self.repository.keys())
             .map_err(RepositoryError::from)?;
@@ -660,10 +662,11 @@ impl Taking<'_> {
             root: self.plan.record.data_directory.clone(),
             version: self.facts.major,
             blocks_per_segment: self.control.blocks_per_segment,
-            checksums: self.control.checksums == Checksums::On,
+            checksums,
             backup_start,
             base_start: choice.base_start,
             mapped: !matches!(choice.changes, Mapped::No),
+            same_bits: checksums && same_server,
             made_anew: Arc::new(choice.made_anew),
         };
         let target = PackTarget {

@@ -10,7 +10,7 @@ use everpoint_pgformat::{ByteCount, Oid};
 use everpoint_repository::{
     BackupId, InstanceName, Repository, RepositoryError, StoreError,
     backup::Pack,
-    frame::FrameEncoder,
+    frame::{FrameEncoder, FrameError, FrameRef},
     layout,
     manifest::StoredFrame,
     object::{ObjectBuilder, ObjectKind, ObjectSink},
@@ -152,6 +152,32 @@ impl PackWriter {
         contents: &[u8],
         hash: [u8; 32],
     ) -> Result<StoredFrame, RepositoryError> {
+        self.add(database, hash, |object, encoder| {
+            object.append(contents, encoder)
+        })
+    }
+
+    /// Stores a frame of another pack, opened there, without compressing it anew.
+    ///
+    /// # Errors
+    /// When the store or the cipher fails.
+    pub fn append_opened(
+        &mut self,
+        database: Option<Oid>,
+        known: &StoredFrame,
+        opened: &[u8],
+    ) -> Result<StoredFrame, RepositoryError> {
+        self.add(database, known.hash, |object, _| {
+            object.append_opened(&known.frame, opened)
+        })
+    }
+
+    fn add(
+        &mut self,
+        database: Option<Oid>,
+        hash: [u8; 32],
+        append: impl FnOnce(&mut ObjectBuilder, &mut FrameEncoder) -> Result<FrameRef, FrameError>,
+    ) -> Result<StoredFrame, RepositoryError> {
         let full = |current: &Current| current.object.size() >= PACK_BYTES;
         if self
             .current
@@ -168,7 +194,7 @@ impl PackWriter {
             }
         };
         let before = current.object.size();
-        let frame = current.object.append(contents, &mut self.encoder)?;
+        let frame = append(&mut current.object, &mut self.encoder)?;
         self.stored_bytes += current.object.size() - before;
         let stored = StoredFrame {
             pack: current.number,

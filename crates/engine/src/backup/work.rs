@@ -57,6 +57,10 @@ pub struct WorkContext {
     pub base_start: Option<Lsn>,
     /// Whether a map of changes chose what is read: what it leaves whole is stored whole.
     pub mapped: bool,
+    /// Whether a page that the log does not name is as in the base to the last bit: with checksums, on the server that
+    /// the base was taken of. Another one, such as a promoted standby, has set hint bits of its own, which are not
+    /// logged and need not be.
+    pub same_bits: bool,
     /// Databases whose pages' LSNs tell nothing of the base: their contents are compared.
     pub made_anew: Arc<BTreeSet<Oid>>,
 }
@@ -410,8 +414,8 @@ impl Worker {
         Ok((Content::Whole(frames), reused))
     }
 
-    /// Stores the blocks that the map names, and those that changed by their LSN or, where pages carry checksums
-    /// and so no change goes without one, by their contents. Returns the blocks that only those tell of.
+    /// Stores the blocks that the map names, and those that changed by their LSN or, where no change goes without
+    /// one, by their contents. Returns the blocks that only those tell of.
     fn store_compared(
         &mut self,
         unit: &Unit,
@@ -456,7 +460,7 @@ impl Worker {
                 known.frame.raw as usize == contents.len()
                     && known.hash == *blake3::hash(contents).as_bytes()
             });
-            if self.context.checksums && !explained && !same && found.is_empty() {
+            if self.context.same_bits && !explained && !same && found.is_empty() {
                 let blocks = first..block;
                 found.extend(blocks.map(|block| u32::try_from(block).unwrap_or(u32::MAX)));
             }

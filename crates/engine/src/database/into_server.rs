@@ -1,6 +1,6 @@
 //! One database's restore into a running server, from the repository to its final name.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use everpoint_instance::{
     ConnectError, ConnectionSpec, FactsError, PgBinaries, ServerFacts, connect_sql,
@@ -13,7 +13,7 @@ use super::{
     DatabasePlan,
     journal::{self, Journal, Reach},
     recovered::Recovered,
-    scratch::{self, ScratchError},
+    scratch::ScratchError,
     server::ScratchServerError,
     watch::{Event, Watch},
 };
@@ -104,9 +104,26 @@ impl IntoServer {
         let source = plan.chosen.resolved.backup.version;
         let size = ByteCount::new(plan.file_bytes());
         let (existing, sessions) = (self.existing, self.sessions);
-        transplant::check_target(&self.target, &self.name, existing, sessions, source, size)
-            .await?;
-        self.binaries().await.map(drop)
+        let scratch = (
+            plan.request.scratch.as_path(),
+            ByteCount::new(plan.scratch_bytes()),
+        );
+        transplant::check_target(
+            &self.target,
+            &self.name,
+            existing,
+            sessions,
+            (source, size),
+            scratch,
+        )
+        .await?;
+        if self.method == Method::Files {
+            let cluster = plan.chosen.resolved.backup.system_identifier;
+            transplant::check_target_for_files(&self.target, cluster).await?;
+        }
+        binaries(&self.target, self.bin_directory.as_deref())
+            .await
+            .map(drop)
     }
 
     /// What a later start needs to know of it, should this one die.
@@ -156,19 +173,6 @@ impl IntoServer {
         Ok(())
     }
 
-    /// `pg_dump` and `pg_restore` of the target's version, which read every older one.
-    async fn binaries(&self) -> Result<PgBinaries, IntoServerError> {
-        let session = connect_sql(&self.target, self.target.database()).await?;
-        let version = ServerFacts::read(&session).await?.major;
-        // The directory that is named may hold the source's version, and another one be installed too.
-        if let Ok(found) = PgBinaries::find(self.bin_directory.as_deref(), version).await {
-            return Ok(found);
-        }
-        PgBinaries::find(None, version)
-            .await
-            .map_err(IntoServerError::Binaries)
-    }
-
     /// Moves the recovered database there.
     async fn fill(
         &self,
@@ -190,7 +194,7 @@ impl IntoServer {
             method: self.method,
             replicas: self.replicas.clone(),
             replica_policy: self.replica_policy,
-            binaries: self.binaries().await?,
+            binaries: binaries(&self.target, self.bin_directory.as_deref()).await?,
             jobs,
             work_directory: recovered.scratch.make_move_directory()?,
         };
@@ -198,18 +202,23 @@ impl IntoServer {
         for remark in &plan.remarks {
             watch.say(Event::Remark(remark.clone()));
         }
-        let directory = recovered.scratch.path().to_owned();
-        let journal = recovered.journal.clone();
-        // That it is online has to be known before the move's own journal, which tells as much, is gone.
-        let control = watch.control(move |event| {
-            if let Event::State(state) = event {
-                let mut journal = journal.clone();
-                journal.state = *state;
-                if let Err(error) = scratch::write_journal(&directory, &journal) {
-                    tracing::warn!(%error, "the journal of a restore cannot be written");
-                }
-            }
-        });
+        let control = recovered.control(watch);
         Ok(transplant::execute(&plan, &control).await?)
     }
+}
+
+/// `pg_dump` and `pg_restore` of the target's version, which read every older one.
+pub(super) async fn binaries(
+    target: &ConnectionSpec,
+    directory: Option<&Path>,
+) -> Result<PgBinaries, IntoServerError> {
+    let session = connect_sql(target, target.database()).await?;
+    let version = ServerFacts::read(&session).await?.major;
+    // The directory that is named may hold the source's version, and another one be installed too.
+    if let Ok(found) = PgBinaries::find(directory, version).await {
+        return Ok(found);
+    }
+    PgBinaries::find(None, version)
+        .await
+        .map_err(IntoServerError::Binaries)
 }

@@ -31,6 +31,18 @@ pub struct Journal {
     /// Where it is moved to, if it is.
     #[serde(default)]
     pub destination: Option<Destination>,
+    /// Where some of its tables are moved to, if they are.
+    #[serde(default)]
+    pub tables: Option<TablesDestination>,
+}
+
+/// What it takes to reach the server that tables are moved to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TablesDestination {
+    /// How the server is reached.
+    pub reach: Reach,
+    /// What they are to be called there, for a person.
+    pub names: String,
 }
 
 /// What it takes to reach the server that a database is moved to, and to finish the move there.
@@ -66,6 +78,7 @@ impl Journal {
             state: State::Queued,
             operation: None,
             destination,
+            tables: None,
         }
     }
 
@@ -73,5 +86,11 @@ impl Journal {
     pub fn online_as(&self) -> Option<&DatabaseName> {
         let destination = self.destination.as_ref()?;
         (self.state == State::Online).then_some(&destination.name)
+    }
+
+    /// The names of tables that are online in the server that they went into, if they came so far.
+    pub fn tables_online_as(&self) -> Option<&str> {
+        let tables = self.tables.as_ref()?;
+        (self.state == State::Online).then_some(&tables.names)
     }
 }

@@ -16,13 +16,14 @@ pub mod scratch;
 pub mod server;
 pub mod state;
 pub mod sweep;
+pub mod tables_into_server;
 pub mod watch;
 
 use std::path::PathBuf;
 
-use everpoint_instance::process::PgBinaries;
+use everpoint_instance::process::{CageError, PgBinaries};
 use everpoint_pgformat::TimelineId;
-use everpoint_repository::{InstanceName, Repository};
+use everpoint_repository::{InstanceName, Repository, log::LogPiece};
 
 pub use sweep::sweep;
 
@@ -79,6 +80,9 @@ pub enum DatabasePlanError {
     /// It cannot be restored.
     #[error(transparent)]
     Restore(#[from] RestoreError),
+    /// Its scratch server could not live there.
+    #[error(transparent)]
+    Cage(#[from] CageError),
 }
 
 /// Makes a plan, or says why not. Writes nothing.
@@ -89,6 +93,7 @@ pub async fn plan(
     repository: &Repository,
     request: DatabaseRequest,
 ) -> Result<DatabasePlan, DatabasePlanError> {
+    scratch::check_base(&request.scratch, &request.instance)?;
     let stored = Stored::read(repository, &request.instance, request.timeline).await?;
     let (wanted, target) = (&request.wanted, request.target.as_ref());
     let chosen = choose(repository, &request.instance, &stored, wanted, target).await?;
@@ -123,6 +128,39 @@ impl DatabasePlan {
     /// Bytes of log that are read.
     pub fn log_bytes(&self) -> u64 {
         self.restore.log_bytes.get()
+    }
+
+    /// The log backups that are read, in their order.
+    pub fn log_pieces(&self) -> Vec<LogPiece> {
+        let resolved = &self.restore.resolved;
+        let (from, to) = (resolved.backup.start_lsn, resolved.log_until);
+        // Whether all are there was looked at when the plan was made.
+        self.restore
+            .index
+            .pieces(resolved.timeline, from, to)
+            .unwrap_or_default()
+    }
+
+    /// Room that is needed where the scratch server lives.
+    pub fn scratch_bytes(&self) -> u64 {
+        self.restore.needed_bytes.get()
+    }
+
+    /// Bytes that the repository holds of the files.
+    ///
+    /// # Errors
+    /// When a manifest cannot be read.
+    pub async fn stored_bytes(&self, repository: &Repository) -> Result<u64, RestoreError> {
+        restore::files::stored_bytes(repository, &self.restore).await
+    }
+
+    /// Bytes that the repository holds of the log.
+    pub fn stored_log_bytes(&self) -> u64 {
+        let resolved = &self.chosen.resolved;
+        let (from, to) = (resolved.backup.start_lsn, resolved.log_until);
+        let pieces = self.restore.index.pieces(resolved.timeline, from, to);
+        let pieces = pieces.unwrap_or_default();
+        pieces.iter().map(|piece| piece.stretch.stored_bytes).sum()
     }
 
     /// What was amiss with stored summaries when the database was looked for, for a person.

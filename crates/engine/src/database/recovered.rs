@@ -10,12 +10,13 @@ use super::{
     DatabasePlan,
     journal::Journal,
     recover,
-    scratch::{Scratch, ScratchError},
+    scratch::{self, Scratch, ScratchError},
     server::{ScratchServer, ScratchServerError},
     state::State,
     sweep::put_away,
     watch::{Event, Watch},
 };
+use crate::transplant::Control;
 
 /// A database in its scratch server. It is to be put away whatever becomes of it; what is not, [`super::sweep()`]
 /// removes once this process is gone.
@@ -61,6 +62,22 @@ impl Recovered {
             server,
             scratch,
             journal,
+        })
+    }
+
+    /// How a move out of it is steered. The journal notes its states.
+    pub(super) fn control(&self, watch: &Watch) -> Control {
+        let directory = self.scratch.path().to_owned();
+        let journal = self.journal.clone();
+        // That it is online has to be known before the move's own journal, which tells as much, is gone.
+        watch.control(move |event| {
+            if let Event::State(state) = event {
+                let mut journal = journal.clone();
+                journal.state = *state;
+                if let Err(error) = scratch::write_journal(&directory, &journal) {
+                    tracing::warn!(%error, "the journal of a restore cannot be written");
+                }
+            }
         })
     }
 

@@ -21,7 +21,9 @@ use std::{
     time::Duration,
 };
 
-use everpoint_instance::process::{ProcessError, StopMode, stop_running};
+use everpoint_instance::process::{
+    CageError, ProcessError, StopMode, check_socket_path, stop_running,
+};
 use everpoint_repository::{InstanceName, ids::ObjectId};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Serialize, de::DeserializeOwned};
@@ -33,6 +35,8 @@ const JOURNAL: &str = "journal.json";
 const DATA: &str = "data";
 const CAGE: &str = "cage";
 const MOVE: &str = "move";
+/// Of what tells directories of one instance apart.
+const ID_CHARACTERS: usize = 8;
 /// Held while directories are made and swept, so that none is swept while it is being made.
 const MAKING: &str = ".making";
 /// How long a server that was left behind may take to stop.
@@ -82,6 +86,15 @@ enum Locked {
     Others,
 }
 
+/// Refuses a place below which no scratch server could have its socket.
+///
+/// # Errors
+/// [`CageError::SocketPath`].
+pub fn check_base(base: &Path, instance: &InstanceName) -> Result<(), CageError> {
+    let name = format!("{instance}-{}", "0".repeat(ID_CHARACTERS));
+    check_socket_path(&base.join(name).join(CAGE))
+}
+
 impl Scratch {
     /// Makes a directory below `base`, which is made as well.
     ///
@@ -95,7 +108,7 @@ impl Scratch {
         make_base(base)?;
         let _making = lock_making(base)?;
         let id = ObjectId::random().to_string();
-        let id = id.get(..8).unwrap_or(&id);
+        let id = id.get(..ID_CHARACTERS).unwrap_or(&id);
         let path = base.join(format!("{instance}-{id}"));
         make_private(&path, owner)?;
         let lock = open_lock(&path)?;

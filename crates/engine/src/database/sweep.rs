@@ -19,7 +19,7 @@ use super::{
 use crate::{
     instance_record::InstanceRecord,
     progress::Progress,
-    transplant::{self, Control, MoveError, Repaired},
+    transplant::{self, Control, MoveError, OpenSessions, Repaired},
 };
 
 /// A server notices only some time later that a session is gone, and with it its lock.
@@ -78,9 +78,19 @@ impl Destination {
     /// # Errors
     /// When the repository does not know.
     pub async fn connection(&self, repository: &Repository) -> Result<ConnectionSpec, SweepError> {
-        match &self.reach {
-            Reach::Connection(spec) => Ok(spec.as_ref().clone()),
-            Reach::Instance(instance) => {
+        self.reach.connection(repository).await
+    }
+}
+
+impl Reach {
+    /// How the server is reached.
+    ///
+    /// # Errors
+    /// When the repository does not know.
+    pub async fn connection(&self, repository: &Repository) -> Result<ConnectionSpec, SweepError> {
+        match self {
+            Self::Connection(spec) => Ok(spec.as_ref().clone()),
+            Self::Instance(instance) => {
                 let (_, record) = repository.description::<InstanceRecord>(instance).await?;
                 record
                     .connection
@@ -106,8 +116,8 @@ pub async fn sweep(repository: &Repository, base: &Path) -> Result<Vec<Swept>, S
         let path = dead.path().to_owned();
         let journal = dead.read_journal::<Journal>();
         let end = match mend(repository, &dead, journal.as_ref()).await {
-            Ok(Repaired::Nothing) => match journal.as_ref().and_then(Journal::online_as) {
-                Some(name) => End::Finished(name.to_string()),
+            Ok(Repaired::Nothing) => match journal.as_ref().and_then(online) {
+                Some(name) => End::Finished(name),
                 None => End::Removed,
             },
             Ok(Repaired::Undone) => End::Undone,
@@ -120,6 +130,11 @@ pub async fn sweep(repository: &Repository, base: &Path) -> Result<Vec<Swept>, S
     Ok(all)
 }
 
+fn online(journal: &Journal) -> Option<String> {
+    let database = journal.online_as().map(ToString::to_string);
+    database.or_else(|| journal.tables_online_as().map(str::to_owned))
+}
+
 async fn mend(
     repository: &Repository,
     dead: &Scratch,
@@ -130,12 +145,17 @@ async fn mend(
         return Ok(Repaired::Nothing);
     }
     let destination = journal.and_then(|journal| journal.destination.as_ref());
-    let destination = destination.ok_or(SweepError::Unknown)?;
-    let target = destination.connection(repository).await?;
+    let tables = journal.and_then(|journal| journal.tables.as_ref());
+    let (reach, sessions) = match (destination, tables) {
+        (Some(destination), _) => (&destination.reach, destination.sessions),
+        (None, Some(tables)) => (&tables.reach, OpenSessions::Refuse),
+        (None, None) => return Err(SweepError::Unknown),
+    };
+    let target = reach.connection(repository).await?;
     let control = Control::new(Progress::default(), |_| {});
     let mut attempts = 0;
     loop {
-        match transplant::repair(&target, &work, destination.sessions, &control).await {
+        match transplant::repair(&target, &work, sessions, &control).await {
             Err(MoveError::Lock(_)) if attempts < LOCK_ATTEMPTS => {
                 attempts += 1;
                 tokio::time::sleep(LOCK_POLL).await;

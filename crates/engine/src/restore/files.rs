@@ -13,15 +13,16 @@ use everpoint_pgformat::Oid;
 use everpoint_repository::{
     Repository, RepositoryError,
     backup::Backup,
-    manifest::{Content, FileEntry, ManifestReader},
+    manifest::{Content, FileEntry, ManifestReader, StoredFrame},
 };
 use tokio::sync::mpsc;
 
 use super::{
     Durability, LogDelivery, MARKER, Marker, RestoreError, RestorePlan, RestoreRequest, failed,
+    pack_reader::PackSource,
     selection::Paths,
     units::{self, RestoreUnit},
-    writer::{Existing, Owner, PackSource, WriteError, Writer},
+    writer::{Existing, Owner, WriteError, Writer},
 };
 use crate::progress::Progress;
 
@@ -244,6 +245,31 @@ pub async fn selected_bytes(
     while let Some(entry) = reader.next(store).await.map_err(RepositoryError::from)? {
         if paths.contain(&entry.path) {
             bytes += entry.size;
+        }
+    }
+    Ok(bytes)
+}
+
+/// Bytes that the repository holds of the selected files: in the backup, and in the base below it.
+///
+/// # Errors
+/// When a manifest cannot be read.
+pub async fn stored_bytes(
+    repository: &Repository,
+    plan: &RestorePlan,
+) -> Result<u64, RestoreError> {
+    let store = repository.store();
+    let mut bytes = 0;
+    for backup in [Some(&plan.resolved.backup), plan.base.as_ref()]
+        .into_iter()
+        .flatten()
+    {
+        let (mut reader, paths) = manifest(repository, &plan.request, backup).await?;
+        while let Some(entry) = reader.next(store).await.map_err(RepositoryError::from)? {
+            if paths.contain(&entry.path) {
+                let stored = |frame: &StoredFrame| u64::from(frame.frame.stored);
+                bytes += entry.frames().iter().map(stored).sum::<u64>();
+            }
         }
     }
     Ok(bytes)

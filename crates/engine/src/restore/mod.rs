@@ -5,6 +5,7 @@
 //! interrupted leaves a marker in the directory and goes on from what is right when run again.
 
 pub mod files;
+pub mod pack_reader;
 pub mod recovery;
 pub mod refusal;
 pub mod replayable_log;
@@ -163,6 +164,8 @@ pub struct RestorePlan {
     pub file_bytes: ByteCount,
     /// Bytes of log that replay reads.
     pub log_bytes: ByteCount,
+    /// Room that is needed where it goes.
+    pub needed_bytes: ByteCount,
     /// Whether an interrupted restore is gone on with.
     pub resumed: bool,
     /// What was amiss with stored summaries when the target was looked for, for a person.
@@ -305,10 +308,12 @@ pub async fn plan_resolved(
         Selection::Cluster => backup.totals.restored_bytes,
         Selection::Databases(_) => files::selected_bytes(repository, &request, backup).await?,
     };
+    let needed_bytes = file_bytes + in_place + SPARE_BYTES;
     if !resumed {
-        refusal::check_space(&request.to, file_bytes + in_place + SPARE_BYTES)?;
+        refusal::check_space(&request.to, needed_bytes)?;
     }
     Ok(RestorePlan {
+        needed_bytes: ByteCount::new(needed_bytes),
         file_bytes: ByteCount::new(file_bytes),
         log_bytes: ByteCount::new(log_bytes),
         request,

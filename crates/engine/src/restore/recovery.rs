@@ -64,7 +64,8 @@ fn segments(repository: &Repository, plan: &RestorePlan) -> Result<ReplayableLog
         .max(plan.resolved.log_until);
     let (index, start) = (&plan.index, backup.start_lsn);
     let reader = SegmentReader::plan(repository, index, timeline, size, start, to)?;
-    Ok(ReplayableLog::new(reader, plan))
+    let databases = plan.request.selection.replayed();
+    Ok(ReplayableLog::new(reader, backup, databases))
 }
 
 /// Puts all log that replay needs into `pg_wal`. Returns how many tablespaces it makes.

@@ -307,3 +307,19 @@ pub fn check_space(path: &Path, needed_bytes: u64) -> Result<(), RefusalError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_little_room_is_refused_where_a_directory_is_yet_to_be_made() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("not/there/yet");
+        assert!(check_space(&path, 1).is_ok());
+        let refused = check_space(&path, u64::MAX).unwrap_err().to_string();
+        assert!(refused.contains(&u64::MAX.to_string()), "{refused}");
+        assert!(refused.contains("Free space"), "{refused}");
+        assert!(!path.exists());
+    }
+}

@@ -11,12 +11,14 @@ use everpoint_pgformat::{
     Lsn,
     wal::{
         decoder::WalDecoder,
-        filter::{FilterCounts, Piece, WalFilter},
+        filter::{Databases, FilterCounts, Piece, WalFilter},
         segment::{SegmentName, SegmentSize},
     },
 };
 
-use super::{RestoreError, RestorePlan, target::TargetError};
+use everpoint_repository::backup::Backup;
+
+use super::{RestoreError, target::TargetError};
 use crate::log::reader::{Segment, SegmentReader};
 
 /// Segments for recovery, in order.
@@ -30,12 +32,10 @@ pub struct ReplayableLog {
 }
 
 impl ReplayableLog {
-    /// The log that `reader` brings for a plan.
-    pub fn new(reader: SegmentReader, plan: &RestorePlan) -> Self {
-        let backup = &plan.resolved.backup;
+    /// The log that `reader` brings for a backup, as far as it concerns `databases`.
+    pub fn new(reader: SegmentReader, backup: &Backup, databases: Databases) -> Self {
         let (version, segment_size) = (backup.version, backup.segment_size);
         let decoder = WalDecoder::new(version, segment_size, backup.start_lsn);
-        let databases = plan.request.selection.replayed();
         Self {
             reader,
             filter: WalFilter::new(decoder, segment_size, databases),

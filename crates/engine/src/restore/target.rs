@@ -331,13 +331,7 @@ impl Resolver<'_> {
 
     /// The last record that ends at or before `lsn`.
     async fn at_lsn(&self, backup: &Backup, lsn: Lsn) -> Result<Resolved, TargetError> {
-        let size = backup.segment_size;
-        // The record is nearly always in the last two segments, if no summary tells of one nearer.
-        let near = Lsn::new(size.floor(lsn).get().saturating_sub(size.bytes()));
-        let near = match near > backup.start_lsn {
-            true => (near, Begin::Search),
-            false => (backup.start_lsn, Begin::AtRecord),
-        };
+        let near = self.near(backup, lsn);
         let mut last = None;
         if let Some(known) = self.record_before(backup, lsn).await? {
             // A summary may be wrong, and the log is not: it is looked at from further back then.
@@ -351,14 +345,42 @@ impl Resolver<'_> {
                 last = self.last_record(backup, from, lsn).await?;
             }
         }
-        if let Some((start, end)) = last {
-            let stop = match end <= backup.stop_lsn {
-                true => Stop::AtConsistency,
-                false => Stop::After(start),
-            };
-            return Ok(self.resolved(backup, stop, end.max(backup.stop_lsn), None, None));
+        let Some((start, end)) = last else {
+            let stop = self.at_consistency(backup).await?;
+            return Ok(self.resolved(backup, stop, backup.stop_lsn, None, None));
+        };
+        let stop = match end <= backup.stop_lsn {
+            true => self.at_consistency(backup).await?,
+            false => Stop::After(start),
+        };
+        Ok(self.resolved(backup, stop, end.max(backup.stop_lsn), None, None))
+    }
+
+    /// Where the record that ends at or before a position is nearly always found: in the last two segments.
+    fn near(&self, backup: &Backup, lsn: Lsn) -> (Lsn, Begin) {
+        let size = backup.segment_size;
+        let near = Lsn::new(size.floor(lsn).get().saturating_sub(size.bytes()));
+        match near > backup.start_lsn {
+            true => (near, Begin::Search),
+            false => (backup.start_lsn, Begin::AtRecord),
         }
-        Ok(self.resolved(backup, Stop::AtConsistency, backup.stop_lsn, None, None))
+    }
+
+    /// Where replay ends as soon as a backup is consistent. PostgreSQL stops there before the next record, and
+    /// fails where none follows; then it is told to stop behind the record that ends at the stop position.
+    async fn at_consistency(&self, backup: &Backup) -> Result<Stop, TargetError> {
+        let stop = backup.stop_lsn;
+        if self.index.complete_until(self.timeline, backup.start_lsn) > stop {
+            return Ok(Stop::AtConsistency);
+        }
+        for from in [self.near(backup, stop), (backup.start_lsn, Begin::AtRecord)] {
+            if let Some((start, end)) = self.last_record(backup, from, stop).await?
+                && end == stop
+            {
+                return Ok(Stop::After(start));
+            }
+        }
+        Ok(Stop::AtConsistency)
     }
 
     async fn at_time(&self, target: &Target, time: Timestamp) -> Result<Resolved, TargetError> {
@@ -380,7 +402,7 @@ impl Resolver<'_> {
         let last = search.last_record();
         let (start, end) = last.unwrap_or((backup.start_lsn, backup.stop_lsn));
         let stop = match end <= backup.stop_lsn {
-            true => Stop::AtConsistency,
+            true => self.at_consistency(backup).await?,
             false => Stop::After(start),
         };
         surroundings.keep_before(end);

@@ -1,7 +1,6 @@
 //! A restore's worker: fetches a unit's frames, opens them, and writes the file's part.
 
 use std::{
-    collections::{HashMap, VecDeque},
     fs::{File, OpenOptions, Permissions},
     io,
     os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt},
@@ -9,49 +8,26 @@ use std::{
     sync::Arc,
 };
 
-use bytes::BytesMut;
 use everpoint_pgformat::ids::BLOCK_SIZE;
 use everpoint_repository::{
-    InstanceName, Repository, RepositoryError,
     aligned::{ALIGNMENT, AlignedBuffer},
-    backup::Pack,
-    frame::{Codec, FrameDecoder, FrameError},
-    keys::ObjectKey,
-    layout,
+    frame::Codec,
     manifest::StoredFrame,
-    object::{HEADER_BYTES, ObjectError},
 };
 use rustix::fs::OFlags;
-use tokio::runtime::Handle;
 
-use super::units::{FileTask, Layer, RestoreUnit};
+use super::{
+    pack_reader::{PackReadError, PackReader, PackSource},
+    units::{FileTask, Layer, RestoreUnit},
+};
 use crate::progress::Progress;
-
-/// Stored frames that lie this close together in a pack are fetched by one request.
-const FETCH_GAP_BYTES: u64 = 128 << 10;
 
 /// A part of a file could not be restored.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// The repository cannot be read, or holds damaged data.
     #[error(transparent)]
-    Repository(#[from] RepositoryError),
-    /// A frame's contents are not what the manifest says.
-    #[error("pack `{pack}` holds other contents for `{path}` than the manifest says")]
-    WrongContents {
-        /// The pack.
-        pack: String,
-        /// The file.
-        path: String,
-    },
-    /// The manifest names a pack it does not list.
-    #[error("the manifest names pack {number} for `{path}`, but lists no such pack")]
-    UnknownPack {
-        /// Its number.
-        number: u32,
-        /// The file.
-        path: String,
-    },
+    Read(#[from] PackReadError),
     /// The target cannot be written.
     #[error("cannot {action} {}", path.display())]
     Target {
@@ -62,21 +38,6 @@ pub enum WriteError {
         /// Why.
         source: io::Error,
     },
-}
-
-/// The packs of the two backups a restore may take frames from.
-#[derive(Clone, Debug)]
-pub struct PackSource {
-    /// The repository.
-    pub repository: Repository,
-    /// The instance.
-    pub instance: InstanceName,
-    /// The packs of the backup that is restored.
-    pub top: Arc<Vec<Pack>>,
-    /// The packs of its base; empty for a full backup.
-    pub base: Arc<Vec<Pack>>,
-    /// Where requests run.
-    pub runtime: Handle,
 }
 
 /// Whether what lies in the target already may be right.
@@ -99,45 +60,15 @@ pub struct Owner {
 
 /// One worker's means.
 pub struct Writer {
-    source: PackSource,
     root: PathBuf,
     existing: Existing,
     owner: Option<Owner>,
     progress: Progress,
-    decoder: FrameDecoder,
-    keys: HashMap<(Layer, u32), OpenPack>,
+    packs: PackReader,
     contents: AlignedBuffer,
     pages: Vec<u8>,
     open: Option<(Arc<FileTask>, File)>,
 }
-
-/// Stored frames, in the order in which they were asked for.
-#[derive(Default)]
-struct Fetched {
-    pieces: Vec<BytesMut>,
-    frames: VecDeque<(usize, std::ops::Range<usize>)>,
-}
-
-impl Fetched {
-    fn next(&mut self) -> &mut [u8] {
-        let Some((piece, range)) = self.frames.pop_front() else {
-            return &mut [];
-        };
-        let piece = self.pieces.get_mut(piece);
-        piece
-            .and_then(|piece| piece.get_mut(range))
-            .unwrap_or_default()
-    }
-}
-
-struct OpenPack {
-    path: String,
-    header: [u8; HEADER_BYTES],
-    key: ObjectKey,
-}
-
-/// Opened packs a worker remembers at the most.
-const REMEMBERED_PACKS: usize = 256;
 
 impl Writer {
     /// Sets one up for the data directory `root`.
@@ -152,13 +83,11 @@ impl Writer {
         progress: Progress,
     ) -> Result<Self, WriteError> {
         Ok(Self {
-            source,
             root,
             existing,
             owner,
             progress,
-            decoder: FrameDecoder::new().map_err(RepositoryError::from)?,
-            keys: HashMap::new(),
+            packs: PackReader::new(source)?,
             contents: AlignedBuffer::default(),
             pages: Vec::new(),
             open: None,
@@ -269,7 +198,8 @@ impl Writer {
                 .iter()
                 .map(|overlay| (Layer::Top, overlay.stored)),
         );
-        let mut fetched = self.fetch(&unit.file, &wanted)?;
+        let path = &unit.file.path;
+        let mut fetched = self.packs.fetch(path, &wanted)?;
 
         let reach = unit
             .laid
@@ -281,16 +211,17 @@ impl Writer {
         for laid in &unit.laid {
             let end = laid.at + laid.stored.frame.raw as usize;
             let target = contents.get_mut(laid.at..end).unwrap_or_default();
-            self.decode(&unit.file, laid.layer, &laid.stored, fetched.next(), target)?;
+            self.packs
+                .decode(path, laid.layer, &laid.stored, fetched.next_frame(), target)?;
         }
         let mut pages = std::mem::take(&mut self.pages);
         for overlay in &unit.overlays {
             pages.resize(overlay.stored.frame.raw as usize, 0);
-            self.decode(
-                &unit.file,
+            self.packs.decode(
+                path,
                 Layer::Top,
                 &overlay.stored,
-                fetched.next(),
+                fetched.next_frame(),
                 &mut pages,
             )?;
             for (from, to) in &overlay.pages {
@@ -336,120 +267,6 @@ impl Writer {
             source,
         })
     }
-
-    /// Fetches the stored form of frames; what lies close together comes in one piece.
-    fn fetch(
-        &mut self,
-        file: &FileTask,
-        wanted: &[(Layer, StoredFrame)],
-    ) -> Result<Fetched, WriteError> {
-        let mut fetched = Fetched::default();
-        let mut rest = wanted;
-        while let Some(((layer, first), _)) = rest.split_first() {
-            let mut end = first.frame.offset + u64::from(first.frame.stored);
-            let joins = |(other, next): &&(Layer, StoredFrame)| {
-                let at = next.frame.offset;
-                let close = at >= end && at - end <= FETCH_GAP_BYTES;
-                let joins = other == layer && next.pack == first.pack && close;
-                if joins {
-                    end = at + u64::from(next.frame.stored);
-                }
-                joins
-            };
-            let count = 1 + rest.iter().skip(1).take_while(joins).count();
-            let (group, others) = rest.split_at(count);
-            rest = others;
-            let start = first.frame.offset;
-            let mut piece = BytesMut::new();
-            if end > start {
-                self.remember(file, *layer, first.pack)?;
-                let path = self
-                    .keys
-                    .get(&(*layer, first.pack))
-                    .map_or("", |pack| &pack.path);
-                let store = self.source.repository.store();
-                let bytes = self
-                    .source
-                    .runtime
-                    .block_on(store.get_range(path, start..end))
-                    .map_err(RepositoryError::from)?;
-                piece = bytes
-                    .try_into_mut()
-                    .unwrap_or_else(|bytes| bytes.as_ref().into());
-            }
-            for (_, stored) in group {
-                let from = usize::try_from(stored.frame.offset - start).unwrap_or(usize::MAX);
-                let to = from.saturating_add(stored.frame.stored as usize);
-                fetched.frames.push_back((fetched.pieces.len(), from..to));
-            }
-            fetched.pieces.push(piece);
-        }
-        Ok(fetched)
-    }
-
-    fn remember(&mut self, file: &FileTask, layer: Layer, number: u32) -> Result<(), WriteError> {
-        if self.keys.contains_key(&(layer, number)) {
-            return Ok(());
-        }
-        let packs = match layer {
-            Layer::Base => &self.source.base,
-            Layer::Top => &self.source.top,
-        };
-        let unknown = || WriteError::UnknownPack {
-            number,
-            path: file.path.clone(),
-        };
-        let pack = packs.get(number as usize).ok_or_else(unknown)?;
-        let identity = pack.identity();
-        let keys = self.source.repository.keys();
-        let key = keys
-            .object_key(identity.data_key, identity.id)
-            .map_err(RepositoryError::from)?;
-        let path = layout::pack(&self.source.instance, &pack.backup, pack.id);
-        if self.keys.len() >= REMEMBERED_PACKS {
-            self.keys.clear();
-        }
-        self.keys.insert(
-            (layer, number),
-            OpenPack {
-                path,
-                header: identity.header(),
-                key,
-            },
-        );
-        Ok(())
-    }
-
-    fn decode(
-        &mut self,
-        file: &FileTask,
-        layer: Layer,
-        stored: &StoredFrame,
-        bytes: &mut [u8],
-        target: &mut [u8],
-    ) -> Result<(), WriteError> {
-        if stored.frame.codec == Codec::Zero {
-            target.fill(0);
-            return Ok(());
-        }
-        self.remember(file, layer, stored.pack)?;
-        let Some(pack) = self.keys.get(&(layer, stored.pack)) else {
-            return Ok(());
-        };
-        self.decoder
-            .decode(&stored.frame, &pack.header, &pack.key, bytes, target)
-            .map_err(|source| damaged(&pack.path, source))?;
-        if *blake3::hash(target).as_bytes() != stored.hash {
-            let (pack, path) = (pack.path.clone(), file.path.clone());
-            return Err(WriteError::WrongContents { pack, path });
-        }
-        Ok(())
-    }
-}
-
-fn damaged(pack: &str, source: FrameError) -> WriteError {
-    let path = pack.to_owned();
-    RepositoryError::from(ObjectError::Frame { path, source }).into()
 }
 
 /// Files of this size and more are written past the page cache, which costs more than the disk does. The

@@ -42,7 +42,15 @@ const COUNTS: &str = "WITH brought AS ( \
 /// Compares what the catalogs list.
 pub(super) async fn compare(source: &Session, target: &Session) -> Result<(), MoveError> {
     let (expected, found) = tokio::try_join!(counts(source), counts(target))?;
-    for (what, expected) in &expected {
+    differ(&expected, &found)
+}
+
+/// Compares what was counted.
+pub(super) fn differ(
+    expected: &BTreeMap<String, i64>,
+    found: &BTreeMap<String, i64>,
+) -> Result<(), MoveError> {
+    for (what, expected) in expected {
         let found = found.get(what).copied().unwrap_or(0);
         if *expected != found {
             return Err(MoveError::Differs {
@@ -55,7 +63,8 @@ pub(super) async fn compare(source: &Session, target: &Session) -> Result<(), Mo
     Ok(())
 }
 
-async fn counts(session: &Session) -> Result<BTreeMap<String, i64>, MoveError> {
+/// Counts what the catalogs list.
+pub(super) async fn counts(session: &Session) -> Result<BTreeMap<String, i64>, MoveError> {
     let rows = session
         .all("count what the catalogs list", COUNTS, &[], |row| {
             Ok((row.try_get(0)?, row.try_get(1)?))

@@ -5,8 +5,8 @@ use std::time::Duration;
 use everpoint_instance::grant::{quote_identifier, quote_literal};
 
 use super::{
-    MissingRoles,
     error::MoveError,
+    files,
     name::OperationId,
     plan::MovePlan,
     server::{Server, Session},
@@ -26,6 +26,12 @@ pub(super) async fn create(session: &Session, plan: &MovePlan) -> Result<(), Mov
         options(&plan.locale, plan.target_version.get())
     );
     session.run("create the database", &sql).await?;
+    hide(session, plan).await
+}
+
+/// Takes everybody's right to connect, and says what the database is.
+pub(super) async fn hide(session: &Session, plan: &MovePlan) -> Result<(), MoveError> {
+    let name = quote_identifier(&plan.hidden);
     let sql = format!(
         "REVOKE ALL ON DATABASE {name} FROM PUBLIC; COMMENT ON DATABASE {name} IS {}",
         quote_literal(&plan.operation().marker())
@@ -33,7 +39,7 @@ pub(super) async fn create(session: &Session, plan: &MovePlan) -> Result<(), Mov
     session.run("hide the database", &sql).await
 }
 
-fn options(locale: &Locale, version: u16) -> String {
+pub(super) fn options(locale: &Locale, version: u16) -> String {
     let mut text = format!(
         "ENCODING {} LC_COLLATE {} LC_CTYPE {} LOCALE_PROVIDER {}",
         quote_literal(&locale.encoding),
@@ -59,13 +65,17 @@ fn options(locale: &Locale, version: u16) -> String {
 }
 
 /// Makes the roles that are missing: they cannot log in and have no password, rights or memberships.
-pub(super) async fn create_roles(session: &Session, plan: &MovePlan) -> Result<(), MoveError> {
-    if plan.new_roles.is_empty() || plan.request.missing_roles == MissingRoles::Refuse {
+pub(super) async fn create_roles(
+    session: &Session,
+    operation: OperationId,
+    roles: &[String],
+) -> Result<(), MoveError> {
+    if roles.is_empty() {
         return Ok(());
     }
-    let marker = quote_literal(&plan.operation().marker());
+    let marker = quote_literal(&operation.marker());
     let mut sql = "BEGIN".to_owned();
-    for role in &plan.new_roles {
+    for role in roles {
         let role = quote_identifier(role);
         sql.push_str(&format!(
             "; CREATE ROLE {role} NOLOGIN; COMMENT ON ROLE {role} IS {marker}"
@@ -86,6 +96,12 @@ pub(super) async fn remove(server: &Server, operation: OperationId) -> Result<()
     for name in [operation.hidden_name(), operation.vessel_name()] {
         drop_database(server, &session, &name).await?;
     }
+    files::remove_orphans(&session, operation).await?;
+    drop_roles(&session, operation).await
+}
+
+/// Drops the roles that an operation has made and not registered.
+pub(super) async fn drop_roles(session: &Session, operation: OperationId) -> Result<(), MoveError> {
     let roles: Vec<String> = session
         .column(
             "find roles",
@@ -102,17 +118,38 @@ pub(super) async fn remove(server: &Server, operation: OperationId) -> Result<()
 }
 
 /// Ends the operation's own sessions: one of them may still be making the database.
-async fn end_sessions(session: &Session, operation: OperationId) -> Result<(), MoveError> {
-    let sql = "WITH sessions AS MATERIALIZED (SELECT pid FROM pg_stat_activity \
-            WHERE application_name = $1 AND pid <> pg_backend_pid()) \
-        SELECT count(pg_terminate_backend(pid)) FROM sessions";
+pub(super) async fn end_sessions(
+    session: &Session,
+    operation: OperationId,
+) -> Result<(), MoveError> {
+    end_all(session, "application_name", &operation.hidden_name())
+        .await
+        .map(drop)
+}
+
+/// Ends whatever is in a database, and waits until it is gone.
+pub(super) async fn end_sessions_in(session: &Session, name: &str) -> Result<(), MoveError> {
+    match end_all(session, "datname", name).await? {
+        0 => Ok(()),
+        left => Err(MoveError::InUse {
+            database: name.to_owned(),
+            users: format!("{left} sessions that do not end"),
+        }),
+    }
+}
+
+/// Returns how many are left when patience ends.
+async fn end_all(session: &Session, column: &str, value: &str) -> Result<i64, MoveError> {
+    let sql = format!(
+        "WITH sessions AS MATERIALIZED (SELECT pid FROM pg_stat_activity \
+            WHERE {column} = $1 AND pid <> pg_backend_pid()) \
+        SELECT count(pg_terminate_backend(pid)) FROM sessions"
+    );
     let begun = tokio::time::Instant::now();
     loop {
-        let left: i64 = session
-            .value("end sessions", sql, &[&operation.hidden_name()])
-            .await?;
+        let left: i64 = session.value("end sessions", &sql, &[&value]).await?;
         if left == 0 || begun.elapsed() > END_PATIENCE {
-            return Ok(());
+            return Ok(left);
         }
         tokio::time::sleep(END_POLL).await;
     }

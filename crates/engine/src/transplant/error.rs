@@ -2,7 +2,11 @@
 
 use std::{io, path::PathBuf};
 
-use everpoint_instance::{ConnectError, LockError, connect::ServerMessage, process::BinariesError};
+use everpoint_instance::{
+    ConnectError, LockError,
+    connect::ServerMessage,
+    process::{BinariesError, ProcessError},
+};
 
 use super::refusal::Refusals;
 
@@ -47,6 +51,9 @@ pub enum MoveError {
     /// A program of PostgreSQL's is missing.
     #[error(transparent)]
     Binaries(#[from] BinariesError),
+    /// The source does not stop.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
     /// A program of PostgreSQL's failed.
     #[error("{program} failed: {said}")]
     Program {
@@ -88,8 +95,10 @@ pub enum MoveError {
     /// Somebody runs the same operation.
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// A table of this name has come to be since the plan was made.
-    #[error("the name `{name}` was taken while the database was being restored. Give another one")]
+    /// A database or a table of this name has come to be since the plan was made.
+    #[error(
+        "the name `{name}` was taken while the restore went on. Give another one, or try again"
+    )]
     NameTaken {
         /// The name.
         name: String,

@@ -7,7 +7,9 @@ use std::{fs, io::Write, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use super::{error::MoveError, name::OperationId, register::Registration};
+use super::{
+    error::MoveError, name::OperationId, register::Registration, table::register::TableRegistration,
+};
 
 /// How far the move was.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +24,18 @@ pub(super) enum Record {
     Registering {
         /// What remains to be done.
         registration: Box<Registration>,
+    },
+    /// Hidden schemas are being made and filled.
+    FillingTables {
+        /// The operation.
+        operation: OperationId,
+        /// The database they are in.
+        database: String,
+    },
+    /// The tables are complete and checked.
+    RegisteringTables {
+        /// What remains to be done.
+        registration: Box<TableRegistration>,
     },
 }
 

@@ -10,6 +10,7 @@
 mod check;
 mod create;
 mod error;
+pub mod files;
 mod formats;
 mod journal;
 pub mod name;
@@ -22,14 +23,16 @@ pub mod replicas;
 mod run;
 mod schema;
 mod server;
+mod sessions;
 pub mod source;
 mod stream;
+pub mod table;
 mod tables;
 pub mod target;
 
 use std::{
     fmt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -37,7 +40,7 @@ use std::{
 };
 
 use everpoint_instance::{ConnectionSpec, PgBinaries};
-use everpoint_pgformat::{ByteCount, MajorVersion};
+use everpoint_pgformat::{ByteCount, MajorVersion, SystemIdentifier};
 use serde::{Deserialize, Serialize};
 
 pub use error::{MoveError, Side};
@@ -132,6 +135,9 @@ pub enum TablespaceUse {
 pub enum Method {
     /// Definitions by `pg_dump`, rows by COPY from server to server.
     Copy,
+    /// The source's files, put into the target's data directory. Needs a source that nobody needs afterwards: it is
+    /// changed, and stopped.
+    Files,
 }
 
 /// Where a move stands.
@@ -184,6 +190,14 @@ pub enum Event {
 pub enum Step {
     /// The journal was begun.
     Journalled,
+    /// By files: the source was frozen and stopped.
+    SourceStopped,
+    /// By files: and the vessel is there.
+    Frozen,
+    /// By files: the vessel has its files.
+    FilesPlaced,
+    /// By files: the hidden database was made of it.
+    Copied,
     /// Missing roles and the hidden database are there.
     Created,
     /// It has its tables, without rows.
@@ -255,13 +269,14 @@ pub struct Moved {
     pub name: String,
     /// What the one it replaces is called now.
     pub kept: Option<String>,
-    /// Rows that were copied.
+    /// Rows that were copied one by one: none of what came with files.
     pub rows: u64,
     /// Which replicas have it.
     pub replicas: Seeded,
 }
 
-/// Looks at the target alone, for what speaks against any database of this name, version and size. What depends on
+/// Looks at the target alone, for what speaks against any database of this name, version and size. Room that a
+/// scratch server takes before, where it lies on the same file system, is not there for the database. What depends on
 /// its contents is found by [`plan`], when there is a source.
 ///
 /// # Errors
@@ -271,20 +286,32 @@ pub async fn check_target(
     new_name: &DatabaseName,
     existing: Existing,
     sessions: OpenSessions,
-    source_version: MajorVersion,
-    size: ByteCount,
+    coming: (MajorVersion, ByteCount),
+    (scratch, scratch_bytes): (&Path, ByteCount),
 ) -> Result<(), MoveError> {
     let session = Server::new(Side::Target, target).connect_any().await?;
-    let target = TargetServer::read(&session, None, new_name.as_str()).await?;
+    let mut target = TargetServer::read(&session, None, new_name.as_str()).await?;
+    target.set_aside(scratch, scratch_bytes);
     let now = jiff::Timestamp::now();
     Ok(plan::check_target(
-        new_name,
-        existing,
-        sessions,
-        (source_version, size),
-        &target,
-        now,
+        new_name, existing, sessions, coming, &target, now,
     )?)
+}
+
+/// Looks at the target alone, for what speaks against files of that cluster. For after [`check_target`].
+///
+/// # Errors
+/// As for [`plan`].
+pub async fn check_target_for_files(
+    target: &ConnectionSpec,
+    cluster: SystemIdentifier,
+) -> Result<(), MoveError> {
+    let session = Server::new(Side::Target, target).connect_any().await?;
+    let facts = files::facts::ServerFacts::read(&session).await?;
+    match files::conditions::judge_target(&facts, cluster) {
+        refusals if refusals.is_empty() => Ok(()),
+        refusals => Err(Refusals(refusals).into()),
+    }
 }
 
 /// Looks at both servers. Changes nothing on either.
@@ -298,16 +325,20 @@ pub async fn plan(mut request: MoveRequest) -> Result<MovePlan, MoveError> {
     }
     let source = Server::new(Side::Source, &request.source);
     let source = source.connect(&request.source_database).await?;
-    let source = SourceDatabase::read(&source, &request.source_database).await?;
-    let target = Server::new(Side::Target, &request.target)
+    let database = SourceDatabase::read(&source, &request.source_database).await?;
+    let session = Server::new(Side::Target, &request.target)
         .connect_any()
         .await?;
-    let target =
-        TargetServer::read(&target, Some(&source.locale), request.new_name.as_str()).await?;
-    Ok(plan::make(
-        request,
-        source,
-        &target,
-        jiff::Timestamp::now(),
-    )?)
+    let name = request.new_name.as_str();
+    let mut target = TargetServer::read(&session, Some(&database.locale), name).await?;
+    let mut facts = None;
+    // Others may not ask, and are refused anyway.
+    if target.superuser && !target.in_recovery {
+        target.collation_faults = target::try_collations(&session, &database).await?;
+        if request.method == Method::Files {
+            facts = Some(files::facts::Facts::read(&source, &session).await?);
+        }
+    }
+    let now = jiff::Timestamp::now();
+    Ok(plan::make(request, database, &target, facts, now)?)
 }

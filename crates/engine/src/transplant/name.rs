@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use everpoint_pgformat::Oid;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -10,6 +11,11 @@ use uuid::Uuid;
 pub const MAX_NAME_BYTES: usize = 63;
 /// What hidden databases' names begin with.
 const HIDDEN_PREFIX: &str = "everpoint_restoring_";
+/// Numbers of databases from here on are given by us: far from where a server counts, and below those that some
+/// tools take for negative.
+const FIRST_NUMBER: u32 = 1_000_000_000;
+/// So many pairs of them are given.
+const NUMBERS: u32 = 500_000_000;
 /// Names that a database must not be given: `initdb` makes them, and tools expect them.
 const RESERVED: [&str; 3] = ["postgres", "template0", "template1"];
 
@@ -115,11 +121,31 @@ impl OperationId {
         format!("{HIDDEN_PREFIX}{self}_files")
     }
 
-    /// The operation that a hidden database belongs to, by its name.
+    /// The number that the files method gives the hidden database, so that its directory is known even if a crash
+    /// leaves nothing else of it.
+    pub fn hidden_number(self) -> Oid {
+        let random = u32::try_from(self.0.as_u128() % u128::from(NUMBERS)).unwrap_or_default();
+        Oid::new(FIRST_NUMBER + 2 * random)
+    }
+
+    /// The number that it gives the vessel.
+    pub fn vessel_number(self) -> Oid {
+        Oid::new(self.hidden_number().get() + 1)
+    }
+
+    /// One of the schemas that tables are filled in, within a database that others use.
+    pub fn hidden_schema(self, number: usize) -> String {
+        format!("{HIDDEN_PREFIX}{self}_{number}")
+    }
+
+    /// The operation that a hidden database or schema belongs to, by its name.
     pub fn of_hidden(name: &str) -> Option<Self> {
         let id = name.strip_prefix(HIDDEN_PREFIX)?;
-        let id = id.strip_suffix("_files").unwrap_or(id);
-        id.parse().ok()
+        match id.split_once('_') {
+            None => id.parse().ok(),
+            Some((id, "files")) => id.parse().ok(),
+            Some((id, number)) => number.parse::<usize>().ok().and(id.parse().ok()),
+        }
     }
 
     /// The comment that hidden databases carry.
@@ -189,11 +215,23 @@ mod tests {
     #[test]
     fn hidden_names_fit_and_lead_back_to_their_operation() {
         let id = OperationId::new();
-        for name in [id.hidden_name(), id.vessel_name()] {
+        for name in [id.hidden_name(), id.vessel_name(), id.hidden_schema(9999)] {
             assert!(name.len() <= MAX_NAME_BYTES, "{name}");
             assert_eq!(OperationId::of_hidden(&name), Some(id));
         }
         assert_eq!(OperationId::of_hidden("everpoint_restoring_by_hand"), None);
+    }
+
+    #[test]
+    fn numbers_of_databases_are_an_operations_own_and_fit() {
+        for _ in 0..100 {
+            let id = OperationId::new();
+            let (hidden, vessel) = (id.hidden_number(), id.vessel_number());
+            assert_eq!(hidden.get() % 2, 0);
+            assert_eq!(vessel.get(), hidden.get() + 1);
+            assert!((1_000_000_000..2_000_000_000).contains(&vessel.get()));
+            assert_ne!(OperationId::new().hidden_number(), hidden);
+        }
     }
 
     #[test]

@@ -14,12 +14,17 @@ const SEQUENCES: &str = "SELECT format('%I.%I', n.nspname, c.relname) \
     WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND n.nspname <> 'pg_catalog' \
         AND (NOT EXISTS (SELECT FROM pg_depend d \
                 WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') \
-            OR EXISTS (SELECT FROM pg_extension WHERE c.oid = ANY (extconfig)))";
+            OR EXISTS (SELECT FROM pg_extension WHERE c.oid = ANY (extconfig))) \
+        AND ($1::text[] IS NULL OR n.nspname::text = ANY ($1))";
 
-/// Sets every sequence to its value in the source.
-pub(super) async fn move_sequences(source: &Session, target: &Session) -> Result<(), MoveError> {
+/// Sets every sequence, of all schemas or of some, to its value in the source.
+pub(super) async fn move_sequences(
+    source: &Session,
+    target: &Session,
+    schemas: Option<&[String]>,
+) -> Result<(), MoveError> {
     let what = "read sequences";
-    let names: Vec<String> = source.column(what, SEQUENCES, &[]).await?;
+    let names: Vec<String> = source.column(what, SEQUENCES, &[&schemas]).await?;
     for names in names.chunks(SEQUENCES_AT_ONCE) {
         let parts: Vec<String> = names
             .iter()
@@ -185,10 +190,21 @@ pub(super) async fn refresh_views(source: &Session, target: &Session) -> Result<
         .await
 }
 
-/// Tables whose statistics are worth gathering. Parents of partitions are read through these again.
-pub(super) const ANALYZED: &str = "SELECT format('%I.%I', n.nspname, c.relname) \
+/// Parents of partitions are read through these again.
+const ANALYZED: &str = "SELECT format('%I.%I', n.nspname, c.relname) \
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
     WHERE c.relkind IN ('r', 'm', 'p') AND c.relpersistence <> 't' \
         AND n.nspname NOT IN ('pg_catalog', 'information_schema') \
         AND (c.relkind = 'p' OR pg_relation_size(c.oid) > 0) \
+        AND ($1::text[] IS NULL OR n.nspname::text = ANY ($1)) \
     ORDER BY pg_relation_size(c.oid) DESC";
+
+/// Tables whose statistics are worth gathering, quoted, of all schemas or of some.
+pub(super) async fn analyzed(
+    target: &Session,
+    schemas: Option<&[String]>,
+) -> Result<Vec<String>, MoveError> {
+    target
+        .column("list tables to be analyzed", ANALYZED, &[&schemas])
+        .await
+}

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::{
     Existing, Method, MissingRoles, MoveRequest, OpenSessions, TablespaceUse,
+    files::{self, FilesPlan, facts::Facts},
     name::{DatabaseName, OperationId, kept_name},
     refusal::{Refusal, Refusals},
     source::{Locale, Properties, SourceDatabase},
@@ -41,6 +42,8 @@ pub struct MovePlan {
     pub size: ByteCount,
     /// What is to be known before.
     pub remarks: Vec<String>,
+    /// What a move by files is to know besides.
+    pub files: Option<FilesPlan>,
 }
 
 impl MovePlan {
@@ -55,23 +58,55 @@ pub(super) fn make(
     request: MoveRequest,
     source: SourceDatabase,
     target: &TargetServer,
+    facts: Option<Facts>,
     now: Timestamp,
 ) -> Result<MovePlan, Refusals> {
     let mut refusals = Vec::new();
     let mut remarks = source.remarks.clone();
     refuse_server(source.version, target, &mut refusals);
-    refuse_programs(&request.binaries, &source, target, &mut refusals);
+    if request.method == Method::Copy {
+        remarks.extend(source.remarks_of_copies.iter().cloned());
+        refuse_programs(
+            &request.binaries,
+            source.version,
+            target.version,
+            &mut refusals,
+        );
+    }
     let wanted = (&request.new_name, request.existing, request.sessions);
     let kept = refuse_name(wanted, target, now, &mut refusals, &mut remarks);
     let missing = |name: &&String| !target.roles.contains(name);
     let new_roles: Vec<String> = source.roles.iter().filter(missing).cloned().collect();
-    if !new_roles.is_empty() && request.missing_roles == MissingRoles::Refuse {
+    // To files, a role of the same name is not the same role.
+    let creatable = request.method == Method::Copy;
+    if creatable && !new_roles.is_empty() && request.missing_roles == MissingRoles::Refuse {
         refusals.push(Refusal::MissingRoles {
             roles: new_roles.clone(),
         });
     }
-    judge_extensions(&source, target, &mut refusals, &mut remarks);
+    judge_extensions(&request, &source, target, &mut refusals, &mut remarks);
     let locale = place(&request, &source, target, &mut refusals, &mut remarks);
+    let files = match facts.map(|facts| files::conditions::judge(facts, &request, &source)) {
+        None => None,
+        Some(Ok((files, more))) => {
+            remarks.extend(more);
+            let needed = files.room(source.size);
+            if let Some(available) = target.room.get(&locale.tablespace)
+                && (source.size.get()..needed.get()).contains(&available.get())
+            {
+                refusals.push(Refusal::NoRoom {
+                    tablespace: locale.tablespace.clone(),
+                    available: *available,
+                    needed,
+                });
+            }
+            Some(files)
+        }
+        Some(Err(more)) => {
+            refusals.extend(more);
+            None
+        }
+    };
     let mut properties = source.properties;
     properties.settings.retain(|setting| {
         let known = setting.name.contains('.')
@@ -107,6 +142,7 @@ pub(super) fn make(
         target_version: target.version,
         size: source.size,
         remarks,
+        files,
         request,
     })
 }
@@ -140,7 +176,11 @@ pub(super) fn check_target(
     }
 }
 
-fn refuse_server(source_version: MajorVersion, target: &TargetServer, refusals: &mut Vec<Refusal>) {
+pub(super) fn refuse_server(
+    source_version: MajorVersion,
+    target: &TargetServer,
+    refusals: &mut Vec<Refusal>,
+) {
     if !target.superuser {
         refusals.push(Refusal::NoSuperuser {
             role: target.role.clone(),
@@ -157,19 +197,19 @@ fn refuse_server(source_version: MajorVersion, target: &TargetServer, refusals: 
     }
 }
 
-fn refuse_programs(
+pub(super) fn refuse_programs(
     binaries: &PgBinaries,
-    source: &SourceDatabase,
-    target: &TargetServer,
+    source: MajorVersion,
+    target: MajorVersion,
     refusals: &mut Vec<Refusal>,
 ) {
     // A target that is too old is refused as such.
-    let fitting = source.version..=target.version.max(source.version);
+    let fitting = source..=target.max(source);
     if !fitting.contains(&binaries.version()) {
         refusals.push(Refusal::Programs {
             found: binaries.version(),
-            at_least: source.version,
-            at_most: target.version,
+            at_least: source,
+            at_most: target,
         });
     }
 }
@@ -229,6 +269,7 @@ fn refuse_name(
 }
 
 fn judge_extensions(
+    request: &MoveRequest,
     source: &SourceDatabase,
     target: &TargetServer,
     refusals: &mut Vec<Refusal>,
@@ -236,12 +277,14 @@ fn judge_extensions(
 ) {
     let mut missing = Vec::new();
     for (name, version) in &source.extensions {
-        match target
-            .extensions
-            .get(name)
-            .and_then(|versions| versions.first())
-        {
+        let versions = target.extensions.get(name);
+        match versions.and_then(|versions| versions.first()) {
             None => missing.push(format!("{name} {version}")),
+            Some(made) if made != version && request.method == Method::Files => {
+                remarks.push(format!(
+                    "extension `{name}` stays at version {version}, and the target makes {made}: ALTER EXTENSION … UPDATE"
+                ));
+            }
             Some(made) if made != version => remarks.push(format!(
                 "extension `{name}` is of version {version} and will be of the target's, {made}"
             )),
@@ -282,9 +325,21 @@ fn place(
             fault: fault.clone(),
         });
     }
+    if !target.collation_faults.is_empty() {
+        refusals.push(Refusal::Collations {
+            collations: target.collation_faults.clone(),
+        });
+    }
     if let (Some(had), Some(has)) = (&source.locale.version, &target.locale_version)
         && had != has
     {
+        if request.method == Method::Files {
+            refusals.push(Refusal::NotByFiles {
+                reason: format!(
+                    "indexes were built by version {had} of the locale's data, and the target has {has}"
+                ),
+            });
+        }
         remarks.push(format!(
             "text was sorted by version {had} of the locale's data, and will be by version {has}: indexes are built \
              anew, and partitions by ranges of text may refuse rows"
@@ -332,6 +387,7 @@ impl fmt::Display for MovePlan {
             "  method      {}, {} at a time",
             match request.method {
                 Method::Copy => "copy",
+                Method::Files => "files",
             },
             request.jobs
         )?;
@@ -346,5 +402,70 @@ impl fmt::Display for MovePlan {
             writeln!(f, "  note: {remark}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, path::PathBuf};
+
+    use super::{super::target::Users, *};
+
+    fn target(room: u64) -> TargetServer {
+        let version = MajorVersion::try_from(17).unwrap();
+        TargetServer {
+            version,
+            role: "postgres".to_owned(),
+            superuser: true,
+            in_recovery: false,
+            databases: vec!["taken".to_owned()],
+            roles: Vec::new(),
+            tablespaces: BTreeMap::new(),
+            settings: Vec::new(),
+            extensions: BTreeMap::new(),
+            room: BTreeMap::from([("pg_default".to_owned(), ByteCount::new(room))]),
+            locale_fault: None,
+            locale_version: None,
+            collation_faults: Vec::new(),
+            users: Users::default(),
+            replicas: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn too_little_room_is_refused_with_what_there_is_and_what_is_needed() {
+        let name: DatabaseName = "back".parse().unwrap();
+        let version = MajorVersion::try_from(17).unwrap();
+        let check = |room| {
+            let coming = (version, ByteCount::new(1000));
+            check_target(
+                &name,
+                Existing::Refuse,
+                OpenSessions::Refuse,
+                coming,
+                &target(room),
+                Timestamp::UNIX_EPOCH,
+            )
+        };
+        assert_eq!(check(1000), Ok(()));
+        let refused = check(999).unwrap_err().to_string();
+        for part in ["pg_default", "999", "1000", "Free space"] {
+            assert!(refused.contains(part), "{part} in {refused}");
+        }
+    }
+
+    #[test]
+    fn a_scratch_server_on_the_same_file_system_takes_its_room_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let elsewhere = PathBuf::from("/proc");
+        let mut target = target(1000);
+        target.room.insert("far".to_owned(), ByteCount::new(1000));
+        target
+            .tablespaces
+            .insert("pg_default".to_owned(), directory.path().to_owned());
+        target.tablespaces.insert("far".to_owned(), elsewhere);
+        target.set_aside(&directory.path().join("not/yet"), ByteCount::new(300));
+        assert_eq!(target.room["pg_default"].get(), 700);
+        assert_eq!(target.room["far"].get(), 1000);
     }
 }

@@ -93,10 +93,20 @@ pub enum Refusal {
         /// What PostgreSQL says.
         fault: String,
     },
+    /// Collations that users have made are not there.
+    #[error(
+        "the target's machine lacks locales of collations in the database: {}. Install the locales, or choose a target \
+         that has them",
+        .collations.join(", ")
+    )]
+    Collations {
+        /// Their names, and what PostgreSQL says.
+        collations: Vec<String>,
+    },
     /// No room.
     #[error(
-        "tablespace {tablespace} of the target has room for {available} bytes, and the database takes about {needed}. \
-         Free space there"
+        "tablespace {tablespace} of the target has room for {available} bytes besides the scratch server, and the \
+         database takes about {needed}. Free space there"
     )]
     NoRoom {
         /// The tablespace.
@@ -129,6 +139,81 @@ pub enum Refusal {
         /// Their names.
         gids: Vec<String>,
     },
+    /// There is no such table at the target moment.
+    #[error(
+        "there was no table {table} at that moment{}. `everpoint log` tells when tables were made, renamed and dropped",
+        hint(.near)
+    )]
+    NoSuchTable {
+        /// The table.
+        table: String,
+        /// Names like it.
+        near: Vec<String>,
+    },
+    /// It cannot be restored by itself.
+    #[error("{table} {reason}. Name tables")]
+    NotATable {
+        /// What was named.
+        table: String,
+        /// What it is.
+        reason: &'static str,
+    },
+    /// One name for several tables.
+    #[error(
+        "{count} tables cannot be given one name. Restore them one by one, or with their own names: --into DATABASE"
+    )]
+    OneName {
+        /// How many there are.
+        count: usize,
+    },
+    /// There is no database to put them into.
+    #[error(
+        "the target has no database `{database}` to put tables into. Create it, or name another one: --into DATABASE"
+    )]
+    NoDatabase {
+        /// Its name.
+        database: String,
+    },
+    /// The name is in use. Nothing is ever overwritten.
+    #[error("{table} exists there already. Give the restored one another name: --as SCHEMA.TABLE")]
+    TableTaken {
+        /// The name.
+        table: String,
+    },
+    /// The schema is nowhere.
+    #[error(
+        "there is no schema `{schema}`, neither there nor in what is restored. Create it: CREATE SCHEMA"
+    )]
+    NoSchema {
+        /// Its name.
+        schema: String,
+    },
+    /// The schema is the system's.
+    #[error("schema `{schema}` is the system's. Choose another one")]
+    ReservedSchema {
+        /// Its name.
+        schema: String,
+    },
+    /// What the tables cannot be without.
+    #[error(
+        "database `{database}` lacks what the tables are made of: {}. Create these first, as they were;          `everpoint restore database --inspect` shows them",
+        .objects.join(", ")
+    )]
+    MissingObjects {
+        /// The database.
+        database: String,
+        /// What it lacks.
+        objects: Vec<String>,
+    },
+    /// What goes by the same names and is something else.
+    #[error(
+        "types that the tables are made of are other ones now: {}. Put the tables into a database that has them as          they were: --into DATABASE",
+        .objects.join(", ")
+    )]
+    OtherObjects {
+        /// What differs.
+        objects: Vec<String>,
+    },
     /// A condition of the files method does not hold.
     #[error("{reason}. Leave out --method files")]
     NotByFiles {
@@ -149,5 +234,12 @@ impl fmt::Display for Refusals {
             separator = "\n";
         }
         Ok(())
+    }
+}
+
+fn hint(near: &[String]) -> String {
+    match near.is_empty() {
+        true => String::new(),
+        false => format!(", but {}", near.join(", ")),
     }
 }

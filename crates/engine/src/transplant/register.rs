@@ -241,7 +241,7 @@ pub(super) async fn register(
             Ok(lost) => return Ok(lost),
             Err(error) if error.code() == Some(DUPLICATE) => {
                 return Err(MoveError::NameTaken {
-                    name: registration.name.clone(),
+                    name: taken(&watcher, registration).await?,
                 });
             }
             Err(error) if error.code() == Some(IN_USE) => failure = Some(error),
@@ -291,6 +291,16 @@ async fn attempt(session: &Session, registration: &Registration) -> Result<Vec<S
     Ok(lost)
 }
 
+/// Which of the names it is that somebody else has taken.
+async fn taken(watcher: &Session, registration: &Registration) -> Result<String, MoveError> {
+    let Some(kept) = &registration.kept else {
+        return Ok(registration.name.clone());
+    };
+    let sql = "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)";
+    let is_kept: bool = watcher.value(WHAT, sql, &[kept]).await?;
+    Ok(if is_kept { kept } else { &registration.name }.clone())
+}
+
 async fn wait_for_sessions(
     watcher: &Session,
     name: &str,
@@ -304,7 +314,10 @@ async fn wait_for_sessions(
         if in_the_way.is_empty() {
             return Ok(());
         }
-        if begun.elapsed() > SESSION_PATIENCE || control.progress.is_cancelled() {
+        if control.progress.is_cancelled() {
+            return Err(MoveError::Cancelled);
+        }
+        if begun.elapsed() > SESSION_PATIENCE {
             return Err(MoveError::InUse {
                 database: name.to_owned(),
                 users: in_the_way.join("; "),

@@ -9,6 +9,7 @@ use super::{
     name::OperationId,
     register, run,
     server::Server,
+    table::repair as table,
 };
 
 /// What a repair did.
@@ -50,6 +51,13 @@ pub async fn repair(
     let (operation, registration) = match record {
         Record::Filling { operation } => (operation, None),
         Record::Registering { registration } => (registration.operation, Some(registration)),
+        Record::FillingTables {
+            operation,
+            database,
+        } => return table::undo(target, &path, operation, &database).await,
+        Record::RegisteringTables { registration } => {
+            return table::finish(target, &path, &registration).await;
+        }
     };
     let mut target = target.clone();
     if registration

@@ -3,28 +3,23 @@
 use std::{
     collections::VecDeque,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
 };
 
 use everpoint_instance::{InstanceLock, lock::LockKind};
 use futures_util::future::try_join_all;
 
 use super::{
-    Control, Event, Existing, MoveError, MovePlan, MoveState, Moved, Side, Step, TablespaceUse,
-    check, create, journal, objects,
+    Control, Event, Existing, MoveError, MovePlan, MoveState, Moved, Side, Step, check, create,
+    files, journal,
+    name::OperationId,
+    objects,
     register::{self, Registration},
     replicas,
     schema::{self, Section},
     server::{Server, Session},
-    stream,
+    sessions::{self, SNAPSHOT},
     tables::{self, Piece},
 };
-
-/// Ends what a source may be filled with that has no snapshot: definitions are read by `pg_dump` with it too.
-const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-/// What rows as text depend on, alike on both servers.
-const TEXT: &str = "SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; SET extra_float_digits = 1; \
-    SET bytea_output = 'hex'; SET xmloption = content; SET row_security = off; SET synchronize_seqscans = off";
 
 /// The journal of an operation in its directory.
 pub(super) fn journal_path(work_directory: &Path) -> PathBuf {
@@ -36,7 +31,7 @@ pub fn is_open(work_directory: &Path) -> bool {
     journal_path(work_directory).exists()
 }
 
-fn archive_path(work_directory: &Path) -> PathBuf {
+pub(super) fn archive_path(work_directory: &Path) -> PathBuf {
     work_directory.join("definitions.pgdump")
 }
 
@@ -46,7 +41,7 @@ fn archive_path(work_directory: &Path) -> PathBuf {
 /// See [`MoveError`].
 pub async fn execute(plan: &MovePlan, control: &Control) -> Result<Moved, MoveError> {
     let target = Server::new(Side::Target, &plan.request.target);
-    let lock = take_lock(&target, plan).await?;
+    let lock = take_lock(&target, plan.operation()).await?;
     let path = journal_path(&plan.request.work_directory);
     journal::write(
         &path,
@@ -55,9 +50,12 @@ pub async fn execute(plan: &MovePlan, control: &Control) -> Result<Moved, MoveEr
         },
     )?;
     control.say(Event::Step(Step::Journalled));
-    let built = tokio::select! {
-        built = build(plan, &target, control) => built,
-        () = control.progress.cancelled() => Err(MoveError::Cancelled),
+    let built = match &plan.files {
+        Some(files) => files::build(plan, files, &target, control).await,
+        None => tokio::select! {
+            built = build(plan, &target, control) => built,
+            () = control.progress.cancelled() => Err(MoveError::Cancelled),
+        },
     };
     let result = match built {
         Ok((rows, seeded)) => finish(plan, &target, control, rows, seeded).await,
@@ -81,9 +79,12 @@ const _: () = {
 };
 
 /// A later start sees by the lock whether the operation still runs.
-pub(super) async fn take_lock(target: &Server, plan: &MovePlan) -> Result<InstanceLock, MoveError> {
+pub(super) async fn take_lock(
+    target: &Server,
+    operation: OperationId,
+) -> Result<InstanceLock, MoveError> {
     let session = target.connect_any().await?;
-    let name = plan.operation().to_string();
+    let name = operation.to_string();
     Ok(InstanceLock::try_acquire(session.client, LockKind::Move, &name).await?)
 }
 
@@ -123,7 +124,8 @@ async fn build(
     Ok((rows, seeded))
 }
 
-async fn seed(
+/// Waits until replicas have all there is.
+pub(super) async fn seed(
     plan: &MovePlan,
     target: &Server,
     control: &Control,
@@ -229,7 +231,7 @@ impl<'a> Moving<'a> {
         // By this name a cancelled move's sessions are found and ended.
         working.spec = working.spec.with_application_name(&plan.hidden);
         let source = from.connect(&plan.request.source_database).await?;
-        prepare(&source, plan).await?;
+        sessions::prepare(&source, &plan.locale.encoding).await?;
         source.run("begin a snapshot", SNAPSHOT).await?;
         let snapshot = source
             .value("export a snapshot", "SELECT pg_export_snapshot()", &[])
@@ -274,38 +276,27 @@ impl<'a> Moving<'a> {
         let filler = self.working.connect(hidden).await?;
         let others = async {
             objects::move_large_objects(&self.source, &filler).await?;
-            objects::move_sequences(&self.source, &filler).await
+            objects::move_sequences(&self.source, &filler, None).await
         };
-        let (rows, ()) = tokio::try_join!(self.copy(&sources, &targets, pieces), others)?;
+        let copied = sessions::copy(&sources, &targets, pieces, &self.control.progress);
+        let (rows, ()) = tokio::try_join!(copied, others)?;
         drop(sources);
         self.control.say(Event::Step(Step::Rows));
         self.control.progress.phase("building indexes", 0);
-        let builders = self.index_builders(jobs).await?;
+        let builders = schema::index_builders(&self.source, jobs).await?;
         schema::restore(binaries, &to, &archive, Section::PostData, builders, &more).await?;
         objects::refresh_views(&self.source, &filler).await?;
         self.control.progress.phase("gathering statistics", 0);
-        analyze(&targets, &filler).await?;
+        let tables = objects::analyzed(&filler, None).await?;
+        sessions::analyze(&targets, tables).await?;
         self.control.say(Event::Step(Step::PostData));
         Ok(rows)
     }
 
-    /// How many connections build indexes. One, where partitions have partitions with indexes: an index becomes
-    /// valid when the last of its partitions' is attached, and two that are attached at one time, on two levels,
-    /// do not see each other (`validatePartitionedIndex`, `src/backend/commands/tablecmds.c`), so that the
-    /// topmost stays invalid.
-    async fn index_builders(&self, jobs: usize) -> Result<usize, MoveError> {
-        let sql = "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_inherits i ON i.inhrelid = c.oid \
-                   WHERE c.relkind = 'I')";
-        let nested: bool = self
-            .source
-            .value("look for partitioned indexes", sql, &[])
-            .await?;
-        Ok(if nested { 1 } else { jobs })
-    }
-
     async fn pieces(&self) -> Result<VecDeque<Piece>, MoveError> {
         let plan = self.plan;
-        let tables = tables::list(&self.source, plan.target_version, plan.source_version).await?;
+        let tables =
+            tables::list(&self.source, plan.target_version, plan.source_version, None).await?;
         Ok(tables::cut(tables, plan.request.jobs).into())
     }
 
@@ -313,7 +304,7 @@ impl<'a> Moving<'a> {
     async fn create(&self) -> Result<Session, MoveError> {
         let plan = self.plan;
         let session = self.working.connect_any().await?;
-        create::create_roles(&session, plan).await?;
+        create::create_roles(&session, plan.operation(), &plan.new_roles).await?;
         create::create(&session, plan).await?;
         let first = self.working.connect(&plan.hidden).await?;
         // What every new database has and this one's owner has dropped.
@@ -332,7 +323,7 @@ impl<'a> Moving<'a> {
                 first.run(what, &format!("DROP {kind}")).await?;
             }
         }
-        prepare(&first, plan).await?;
+        sessions::prepare(&first, &plan.locale.encoding).await?;
         Ok(first)
     }
 
@@ -351,7 +342,7 @@ impl<'a> Moving<'a> {
             .from
             .connect(&self.plan.request.source_database)
             .await?;
-        prepare(&session, self.plan).await?;
+        sessions::prepare(&session, &self.plan.locale.encoding).await?;
         let sql = format!("{SNAPSHOT}; SET TRANSACTION SNAPSHOT '{}'", self.snapshot);
         session.run("take the snapshot over", &sql).await?;
         Ok(session)
@@ -370,90 +361,11 @@ impl<'a> Moving<'a> {
 
     async fn target_session(&self) -> Result<Session, MoveError> {
         let session = self.working.connect(&self.plan.hidden).await?;
-        prepare(&session, self.plan).await?;
+        sessions::prepare(&session, &self.plan.locale.encoding).await?;
         Ok(session)
     }
 
     fn restore_options(&self) -> Vec<String> {
-        match self.plan.request.tablespaces {
-            TablespaceUse::AsItWas => Vec::new(),
-            TablespaceUse::Default => vec!["--no-tablespaces".to_owned()],
-        }
+        schema::tablespace_options(self.plan.request.tablespaces)
     }
-
-    /// Every pair of sessions takes the next piece when it is done with one.
-    async fn copy(
-        &self,
-        sources: &[Session],
-        targets: &[Session],
-        pieces: VecDeque<Piece>,
-    ) -> Result<u64, MoveError> {
-        let pieces = Queue::new(pieces);
-        let mut streams = Vec::new();
-        for (source, target) in sources.iter().zip(targets) {
-            streams.push(self.stream(source, target, &pieces));
-        }
-        Ok(try_join_all(streams).await?.into_iter().sum())
-    }
-
-    async fn stream(
-        &self,
-        source: &Session,
-        target: &Session,
-        pieces: &Queue<Piece>,
-    ) -> Result<u64, MoveError> {
-        let mut rows = 0;
-        while let Some(piece) = pieces.next() {
-            rows += stream::copy(source, target, &piece, &self.control.progress).await?;
-        }
-        Ok(rows)
-    }
-}
-
-/// Work that whoever is free takes the next of.
-struct Queue<T>(Mutex<VecDeque<T>>);
-
-impl<T> Queue<T> {
-    fn new(items: impl Into<VecDeque<T>>) -> Self {
-        Self(Mutex::new(items.into()))
-    }
-
-    fn next(&self) -> Option<T> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop_front()
-    }
-}
-
-/// Sets what rows depend on. The encoding is the database's own on both sides, so nothing is converted.
-async fn prepare(session: &Session, plan: &MovePlan) -> Result<(), MoveError> {
-    let encoding = everpoint_instance::grant::quote_literal(&plan.locale.encoding);
-    session
-        .run(
-            "prepare a session",
-            &format!("{TEXT}; SET client_encoding = {encoding}"),
-        )
-        .await
-}
-
-async fn analyze(targets: &[Session], filler: &Session) -> Result<(), MoveError> {
-    let tables: Vec<String> = filler
-        .column("list tables to be analyzed", objects::ANALYZED, &[])
-        .await?;
-    let tables = Queue::new(tables);
-    let mut work = Vec::new();
-    for session in targets {
-        work.push(analyze_next(session, &tables));
-    }
-    try_join_all(work).await.map(drop)
-}
-
-async fn analyze_next(session: &Session, tables: &Queue<String>) -> Result<(), MoveError> {
-    while let Some(table) = tables.next() {
-        session
-            .run("gather statistics", &format!("ANALYZE {table}"))
-            .await?;
-    }
-    Ok(())
 }

@@ -4,9 +4,9 @@ use std::{path::Path, process::Stdio};
 
 use everpoint_instance::{PgBinaries, connect::LibpqConnection, process::Account};
 
-use super::error::MoveError;
+use super::{TablespaceUse, error::MoveError, server::Session};
 
-/// Of what a program said, so many lines at its end are told.
+/// Of what a program said, so many lines are told, the first error's on.
 const TOLD_LINES: usize = 8;
 
 /// A part of an archive.
@@ -60,6 +60,27 @@ pub(super) async fn restore(
     run(binaries, "pg_restore", target, &arguments).await
 }
 
+/// What restoring is told about tablespaces.
+pub(super) fn tablespace_options(tablespaces: TablespaceUse) -> Vec<String> {
+    match tablespaces {
+        TablespaceUse::AsItWas => Vec::new(),
+        TablespaceUse::Default => vec!["--no-tablespaces".to_owned()],
+    }
+}
+
+/// How many connections build indexes. One, where partitions have partitions with indexes: an index becomes
+/// valid when the last of its partitions' is attached, and two that are attached at one time, on two levels,
+/// do not see each other (`validatePartitionedIndex`, `src/backend/commands/tablecmds.c`), so that the
+/// topmost stays invalid.
+pub(super) async fn index_builders(source: &Session, jobs: usize) -> Result<usize, MoveError> {
+    let sql = "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_inherits i ON i.inhrelid = c.oid \
+               WHERE c.relkind = 'I')";
+    let nested: bool = source
+        .value("look for partitioned indexes", sql, &[])
+        .await?;
+    Ok(if nested { 1 } else { jobs })
+}
+
 async fn run(
     binaries: &PgBinaries,
     program: &'static str,
@@ -88,15 +109,39 @@ async fn run(
         }
         return Ok(());
     }
+    Err(MoveError::Program {
+        program,
+        said: told(&said),
+    })
+}
+
+/// What a person needs to know of it: an error comes before the statement that it is about, which may be long; without
+/// one the end tells most.
+fn told(said: &str) -> String {
     let lines: Vec<&str> = said
         .lines()
         .filter(|line| !line.trim().is_empty())
         .collect();
-    let tail = lines
-        .get(lines.len().saturating_sub(TOLD_LINES)..)
-        .unwrap_or_default();
-    Err(MoveError::Program {
-        program,
-        said: tail.join("; "),
-    })
+    let end = lines.len().saturating_sub(TOLD_LINES);
+    let first = lines.iter().position(|line| line.contains("error:"));
+    let told = lines.iter().skip(first.unwrap_or(end)).take(TOLD_LINES);
+    told.copied().collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_told_however_long_their_statement_is() {
+        let statement = "CREATE TABLE a (b int);\n".repeat(20);
+        let said = format!("warning\npg_restore: error: no lz4\nCommand was: {statement}");
+        let found = told(&said);
+        assert!(
+            found.starts_with("pg_restore: error: no lz4; Command was"),
+            "{found}"
+        );
+        assert_eq!(found.lines().count(), 1);
+        assert!(told(&"a\nb\n".repeat(9)).ends_with("a; b"));
+    }
 }

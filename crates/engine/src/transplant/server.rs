@@ -14,9 +14,15 @@ use super::error::{MoveError, Side};
 
 /// Options of all sessions in the database being filled. What is done there is undone as a whole when it
 /// fails, so nothing has to wait for the disk, or for synchronous standbys, before registering does.
-const FILLING: &str = "-c synchronous_commit=off -c default_transaction_read_only=off \
+const FILLING: &str = "-c synchronous_commit=off";
+/// What would get into the way of sessions that are to come to an end.
+const UNDISTURBED: &str = "-c default_transaction_read_only=off \
     -c session_replication_role=origin -c row_security=off -c lock_timeout=0 -c statement_timeout=0 \
     -c idle_in_transaction_session_timeout=0 -c idle_session_timeout=0";
+/// Options of sessions whose work lasts, and that files of the server depend on: what they have committed is on
+/// this server's disk.
+const LASTING: &str = "-c synchronous_commit=local -c default_transaction_read_only=off \
+    -c lock_timeout=0 -c statement_timeout=0 -c idle_in_transaction_session_timeout=0 -c idle_session_timeout=0";
 /// Event triggers of the database, those on login among them, are not ours to fire (17 and later).
 const WITHOUT_EVENT_TRIGGERS: &str = "-c event_triggers=off";
 /// The version from which on there is `event_triggers`.
@@ -46,13 +52,39 @@ impl Server {
 
     /// The same for sessions in a database that is being filled.
     pub(super) fn filling(&self, version: MajorVersion) -> Self {
-        let mut spec = self.spec.with_options(FILLING);
+        let undisturbed = self.undisturbed(version);
+        Self {
+            side: self.side,
+            spec: undisturbed.spec.with_options(FILLING),
+        }
+    }
+
+    /// The same for sessions that nothing of the database's is to disturb, and whose commits count.
+    pub(super) fn undisturbed(&self, version: MajorVersion) -> Self {
+        let mut spec = self.spec.with_options(UNDISTURBED);
         if version.get() >= EVENT_TRIGGERS_SETTING {
             spec = spec.with_options(WITHOUT_EVENT_TRIGGERS);
         }
         Self {
             side: self.side,
             spec,
+        }
+    }
+
+    /// The same for a database that others use: what would fire for their changes does not fire for ours. Before
+    /// there is a setting for event triggers, those that are always to fire do.
+    pub(super) fn replaying(mut self) -> Self {
+        self.spec = self
+            .spec
+            .with_options("-c session_replication_role=replica");
+        self
+    }
+
+    /// The same for sessions whose work lasts. By the name they are found and ended, should the move be cancelled.
+    pub(super) fn lasting(&self, name: &str) -> Self {
+        Self {
+            side: self.side,
+            spec: self.spec.with_options(LASTING).with_application_name(name),
         }
     }
 

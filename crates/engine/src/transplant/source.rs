@@ -29,10 +29,14 @@ pub struct SourceDatabase {
     pub tablespaces: BTreeSet<String>,
     /// Extensions, with their versions.
     pub extensions: Vec<(String, String)>,
+    /// Collations that users have made.
+    pub collations: Vec<Collation>,
     /// Its size on disk.
     pub size: ByteCount,
     /// What does not come along, or not as it was.
     pub remarks: Vec<String>,
+    /// And what does not when it is copied.
+    pub remarks_of_copies: Vec<String>,
 }
 
 /// How a database's text is encoded, sorted and classified.
@@ -54,6 +58,21 @@ pub struct Locale {
     pub version: Option<String>,
     /// The database's own tablespace.
     pub tablespace: String,
+}
+
+/// A collation that users have made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Collation {
+    /// Schema and name, quoted.
+    pub name: String,
+    /// `libc`, `icu` or `builtin`.
+    pub provider: String,
+    /// `LC_COLLATE`, of libc's.
+    pub collate: Option<String>,
+    /// `LC_CTYPE`, of libc's.
+    pub ctype: Option<String>,
+    /// The provider's own locale, of others.
+    pub locale: Option<String>,
 }
 
 /// What is given to the database together with its name.
@@ -129,12 +148,15 @@ const TABLESPACES: &str = "SELECT DISTINCT t.spcname::text \
 const REMARKS: &str = "SELECT * FROM ( \
     SELECT 'unlogged tables come empty, as recovery leaves them: ' || string_agg(oid::regclass::text, ', ' ORDER BY oid) \
         FROM pg_class WHERE relpersistence = 'u' AND relkind = 'r' \
-    UNION ALL SELECT 'subscriptions come disabled, and without a connection: ' || string_agg(subname, ', ' ORDER BY subname) \
+    UNION ALL SELECT 'foreign tables come without data, which lies elsewhere: ' || string_agg(oid::regclass::text, ', ' ORDER BY oid) \
+        FROM pg_class WHERE relkind = 'f' \
+    ) remark (text) WHERE text IS NOT NULL";
+/// And of a copy, which makes definitions anew.
+const REMARKS_OF_COPIES: &str = "SELECT * FROM ( \
+    SELECT 'subscriptions come disabled, and without a connection: ' || string_agg(subname, ', ' ORDER BY subname) \
         FROM pg_subscription WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database()) \
     UNION ALL SELECT 'materialized views are refreshed: ' || string_agg(oid::regclass::text, ', ' ORDER BY oid) \
         FROM pg_class WHERE relkind = 'm' AND relispopulated \
-    UNION ALL SELECT 'foreign tables come without data, which lies elsewhere: ' || string_agg(oid::regclass::text, ', ' ORDER BY oid) \
-        FROM pg_class WHERE relkind = 'f' \
     UNION ALL SELECT 'indexes that are not valid are left out: ' || string_agg(indexrelid::regclass::text, ', ' ORDER BY indexrelid) \
         FROM pg_index WHERE NOT indisvalid AND indrelid NOT IN (SELECT partrelid FROM pg_partitioned_table) \
     UNION ALL SELECT 'prepared transactions are not part of what is restored: ' || string_agg(gid, ', ' ORDER BY gid) \
@@ -168,8 +190,10 @@ impl SourceDatabase {
                     |row| Ok((row.try_get(0)?, row.try_get(1)?)),
                 )
                 .await?,
+            collations: collations(session, version).await?,
             size: size(session).await?,
             remarks: session.column(WHAT, REMARKS, &[]).await?,
+            remarks_of_copies: session.column(WHAT, REMARKS_OF_COPIES, &[]).await?,
         })
     }
 }
@@ -219,6 +243,33 @@ async fn locale(session: &Session, version: MajorVersion) -> Result<Locale, Move
         })
         .await?;
     rows.into_iter().next().ok_or_else(|| missing(session.side))
+}
+
+async fn collations(session: &Session, version: MajorVersion) -> Result<Vec<Collation>, MoveError> {
+    let locale = match version.get() {
+        ..=16 => "colliculocale",
+        _ => "colllocale",
+    };
+    let sql = format!(
+        "SELECT format('%I.%I', n.nspname, c.collname), \
+            CASE collprovider WHEN 'i' THEN 'icu' WHEN 'b' THEN 'builtin' ELSE 'libc' END, \
+            collcollate::text, collctype::text, {locale}::text \
+        FROM pg_collation c JOIN pg_namespace n ON n.oid = c.collnamespace \
+        WHERE c.oid >= 16384 AND NOT EXISTS (SELECT FROM pg_depend d \
+            WHERE d.classid = 'pg_collation'::regclass AND d.objid = c.oid AND d.deptype = 'e') \
+        ORDER BY 1"
+    );
+    session
+        .all(WHAT, &sql, &[], |row| {
+            Ok(Collation {
+                name: row.try_get(0)?,
+                provider: row.try_get(1)?,
+                collate: row.try_get(2)?,
+                ctype: row.try_get(3)?,
+                locale: row.try_get(4)?,
+            })
+        })
+        .await
 }
 
 fn missing(side: Side) -> MoveError {

@@ -19,6 +19,8 @@ const LEAST_PIECE_BYTES: u64 = 64 << 20;
 pub(super) struct Table {
     /// Schema and name, quoted.
     pub(super) name: String,
+    /// The table that its rows are given to: itself, or the partitioned table that finds their places anew.
+    pub(super) into: String,
     /// The columns that are stored and not computed, quoted; empty when there are none.
     pub(super) columns: String,
     /// What extensions say of which of their tables' rows are users'.
@@ -41,13 +43,22 @@ pub(super) struct Piece {
 
 /// Tables of users that hold anything, and the tables of extensions that hold users' settings. Temporary and
 /// unlogged tables' rows do not survive recovery. Large objects' pages are a table like others.
+///
+/// Rows of a partition go to that partition, but for hashes of what is a number of an object, or may hold one: an
+/// enum's values are other numbers in the target, so that rows belong into other partitions there.
 const TABLES: &str = "SELECT format('%I.%I', n.nspname, c.relname), \
         coalesce((SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute a \
             WHERE a.attrelid = c.oid AND attnum > 0 AND NOT attisdropped AND attgenerated = ''), ''), \
         (SELECT coalesce(array_agg(atttypid ORDER BY attnum), '{}') FROM pg_attribute a \
             WHERE a.attrelid = c.oid AND attnum > 0 AND NOT attisdropped AND attgenerated = ''), \
         nullif(e.condition, ''), pg_table_size(c.oid), \
-        CASE WHEN am.amname = 'heap' THEN pg_relation_size(c.oid) / current_setting('block_size')::int END \
+        CASE WHEN am.amname = 'heap' THEN pg_relation_size(c.oid) / current_setting('block_size')::int END, \
+        CASE WHEN c.relispartition AND EXISTS (SELECT FROM pg_partition_ancestors(c.oid) a \
+                JOIN pg_partitioned_table p ON p.partrelid = a.relid JOIN pg_opclass o ON o.oid = ANY (p.partclass) \
+                WHERE p.partstrat = 'h' AND o.opcname IN \
+                    ('enum_ops', 'array_ops', 'record_ops', 'range_ops', 'multirange_ops', 'oid_ops')) \
+            THEN (SELECT format('%I.%I', s.nspname, r.relname) FROM pg_class r JOIN pg_namespace s ON s.oid = r.relnamespace \
+                WHERE r.oid = pg_partition_root(c.oid)) END \
     FROM pg_class c \
     JOIN pg_namespace n ON n.oid = c.relnamespace \
     JOIN pg_am am ON am.oid = c.relam \
@@ -56,7 +67,8 @@ const TABLES: &str = "SELECT format('%I.%I', n.nspname, c.relname), \
     WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND pg_relation_size(c.oid) > 0 \
         AND (c.oid = 'pg_largeobject'::regclass OR (n.nspname NOT IN ('pg_catalog', 'information_schema') \
             AND (e.oid IS NOT NULL OR NOT EXISTS (SELECT FROM pg_depend d \
-                WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'))))";
+                WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')))) \
+        AND ($1::text[] IS NULL OR n.nspname::text = ANY ($1))";
 const TYPES: &str = "SELECT t.oid, t.typname::text, t.typtype::text, \
         CASE WHEN t.typelem <> 0 AND t.typlen = -1 THEN t.typelem END, \
         CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE coalesce(r.rngsubtype, m.rngsubtype) END, \
@@ -64,11 +76,12 @@ const TYPES: &str = "SELECT t.oid, t.typname::text, t.typtype::text, \
     FROM pg_type t LEFT JOIN pg_range r ON r.rngtypid = t.oid LEFT JOIN pg_range m ON m.rngmultitypid = t.oid \
     WHERE t.typtype <> 'c' OR t.typrelid IN (SELECT oid FROM pg_class WHERE relkind = 'c')";
 
-/// The source's tables with rows.
+/// The source's tables with rows, of all schemas or of some.
 pub(super) async fn list(
     session: &Session,
     target: MajorVersion,
     source: MajorVersion,
+    schemas: Option<&[String]>,
 ) -> Result<Vec<Table>, MoveError> {
     let types = session
         .all(WHAT, TYPES, &[], |row| {
@@ -85,11 +98,14 @@ pub(super) async fn list(
         .await?;
     let types = Types::new(types, [source, target]);
     session
-        .all(WHAT, TABLES, &[], |row| {
+        .all(WHAT, TABLES, &[&schemas], |row| {
             let columns: Vec<u32> = row.try_get(2)?;
             let blocks: Option<i64> = row.try_get(5)?;
+            let name: String = row.try_get(0)?;
+            let root: Option<String> = row.try_get(6)?;
             Ok(Table {
-                name: row.try_get(0)?,
+                into: root.unwrap_or_else(|| name.clone()),
+                name,
                 columns: row.try_get(1)?,
                 condition: row.try_get(3)?,
                 format: types.format(&columns),
@@ -167,9 +183,9 @@ impl Piece {
 
     /// The command that writes it.
     pub(super) fn copy_in(&self) -> String {
-        let Table { name, columns, .. } = &*self.table;
+        let Table { into, columns, .. } = &*self.table;
         format!(
-            "COPY {name}{} FROM STDIN{}",
+            "COPY {into}{} FROM STDIN{}",
             list_of(columns),
             self.options()
         )
@@ -197,6 +213,7 @@ mod tests {
     fn table(name: &str, mib: u64) -> Table {
         Table {
             name: name.to_owned(),
+            into: name.to_owned(),
             columns: "a, b".to_owned(),
             condition: None,
             format: Format::Binary,

@@ -1,6 +1,10 @@
 //! What the target server has and lacks for the database that is to come.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
 use everpoint_instance::data_directory;
 use everpoint_pgformat::{ByteCount, MajorVersion};
@@ -46,6 +50,8 @@ pub struct TargetServer {
     pub locale_fault: Option<String>,
     /// The version of the locale's data there.
     pub locale_version: Option<String>,
+    /// Collations of the database's that cannot be made there, and why.
+    pub collation_faults: Vec<String>,
     /// What uses the living database of the wanted name.
     pub users: Users,
     /// Standbys that replay its log.
@@ -106,10 +112,31 @@ impl TargetServer {
             extensions: extensions(session).await?,
             locale_fault,
             locale_version,
+            collation_faults: Vec::new(),
             users: Users::read(session, name).await?,
             replicas: super::replicas::read(session).await?,
         })
     }
+}
+
+impl TargetServer {
+    /// Counts out room that something else takes on the file system of `place`, which need not be there yet.
+    pub(super) fn set_aside(&mut self, place: &Path, bytes: ByteCount) {
+        let Some(device) = place.ancestors().find_map(file_system) else {
+            return;
+        };
+        for (name, room) in &mut self.room {
+            let path = self.tablespaces.get(name);
+            if path.and_then(|path| file_system(path)) == Some(device) {
+                *room = ByteCount::new(room.get().saturating_sub(bytes.get()));
+            }
+        }
+    }
+}
+
+/// The file system that a directory is on, if it is there.
+fn file_system(path: &Path) -> Option<u64> {
+    std::fs::metadata(path).ok().map(|found| found.dev())
 }
 
 impl Users {
@@ -158,27 +185,71 @@ async fn extensions(session: &Session) -> Result<BTreeMap<String, Vec<String>>, 
     Ok(extensions)
 }
 
-/// Makes a collation of the locale in a transaction that is rolled back: PostgreSQL loads it, or says why not.
+/// Tries the database's locale. Returns why it cannot be had, or of what version its data are.
 async fn try_locale(
     session: &Session,
     wanted: &source::Locale,
 ) -> Result<(Option<String>, Option<String>), MoveError> {
-    let quote = everpoint_instance::grant::quote_literal;
-    let encoding = "SELECT pg_encoding_to_char(encoding)::text FROM pg_database WHERE datname = current_database()";
-    let encoding: String = session.value(WHAT, encoding, &[]).await?;
     // A locale of libc is bound to an encoding, and only this database's can be tried.
-    if wanted.provider == "libc" && encoding != wanted.encoding {
+    if wanted.provider == "libc" && encoding(session).await? != wanted.encoding {
         return Ok((None, None));
     }
-    let options = match (&wanted.locale, wanted.provider.as_str()) {
-        (Some(locale), provider) => format!("provider = {provider}, locale = {}", quote(locale)),
-        (None, _) => format!(
+    let options = options(
+        &wanted.provider,
+        wanted.locale.as_deref(),
+        (&wanted.collate, &wanted.ctype),
+    );
+    try_collation(session, &options).await
+}
+
+/// Tries the collations that users have made in the database. Returns those that cannot be had, and why.
+pub(super) async fn try_collations(
+    session: &Session,
+    wanted: &source::SourceDatabase,
+) -> Result<Vec<String>, MoveError> {
+    let same_encoding =
+        !wanted.collations.is_empty() && encoding(session).await? == wanted.locale.encoding;
+    let mut faults = Vec::new();
+    for collation in &wanted.collations {
+        if collation.provider == "libc" && !same_encoding {
+            continue;
+        }
+        let text = |part: &Option<String>| part.clone().unwrap_or_default();
+        let options = options(
+            &collation.provider,
+            collation.locale.as_deref(),
+            (&text(&collation.collate), &text(&collation.ctype)),
+        );
+        if let (Some(fault), _) = try_collation(session, &options).await? {
+            faults.push(format!("{} ({fault})", collation.name));
+        }
+    }
+    Ok(faults)
+}
+
+async fn encoding(session: &Session) -> Result<String, MoveError> {
+    let sql = "SELECT pg_encoding_to_char(encoding)::text FROM pg_database WHERE datname = current_database()";
+    session.value(WHAT, sql, &[]).await
+}
+
+fn options(provider: &str, locale: Option<&str>, (collate, ctype): (&str, &str)) -> String {
+    let quote = everpoint_instance::grant::quote_literal;
+    match locale {
+        Some(locale) => format!("provider = {provider}, locale = {}", quote(locale)),
+        None => format!(
             "provider = libc, lc_collate = {}, lc_ctype = {}",
-            quote(&wanted.collate),
-            quote(&wanted.ctype)
+            quote(collate),
+            quote(ctype)
         ),
-    };
-    let what = "try the database's locale";
+    }
+}
+
+/// Makes a collation in a transaction that is rolled back: PostgreSQL loads its locale, or says why not.
+async fn try_collation(
+    session: &Session,
+    options: &str,
+) -> Result<(Option<String>, Option<String>), MoveError> {
+    let what = "try a locale";
     session.run(what, "BEGIN").await?;
     let tried = session
         .run(

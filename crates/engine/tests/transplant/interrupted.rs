@@ -140,7 +140,7 @@ async fn without_a_journal(source: &Cluster, target: &Cluster) -> Result<()> {
 }
 
 /// The server notices only some time later that a session is gone, and with it its lock.
-async fn retry_while_locked<T>(
+pub async fn retry_while_locked<T>(
     attempt: impl AsyncFn() -> Result<T, MoveError>,
 ) -> Result<T, MoveError> {
     for _ in 0..100 {

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 use everpoint_engine::transplant::{
-    Event, Existing, MoveError, OpenSessions, Refusal, execute, plan,
+    Event, Existing, MoveError, MoveState, OpenSessions, Refusal, execute, plan,
 };
 use everpoint_testkit::{Cluster, run};
 
-use crate::support::{Said, request};
+use crate::support::{Said, request, shared};
 
 #[test]
 fn a_living_database_is_replaced_and_kept_while_clients_keep_connecting() -> Result<()> {
@@ -84,6 +84,69 @@ fn a_living_database_is_replaced_and_kept_while_clients_keep_connecting() -> Res
             session.batch_execute("SELECT 1").await.is_err(),
             "the session was to be ended"
         );
+        Ok(())
+    })
+}
+
+#[test]
+fn a_rename_that_fails_leaves_the_living_database_as_it_was() -> Result<()> {
+    run(async {
+        let source = Cluster::builder(17).start().await?;
+        source.sql("postgres", "CREATE DATABASE shop").await?;
+        source
+            .sql("shop", "CREATE TABLE t AS SELECT 'restored' AS a")
+            .await?;
+        let target = Cluster::builder(17).start().await?;
+        target.sql("postgres", "CREATE DATABASE living").await?;
+        target
+            .sql("living", "CREATE TABLE t AS SELECT 'living' AS a")
+            .await?;
+        let work = tempfile::tempdir()?;
+        for existing in [Existing::Replace, Existing::Refuse] {
+            let name = match existing {
+                Existing::Replace => "living",
+                Existing::Refuse => "fresh",
+            };
+            let mut wanted = request(&source, &target, name, work.path()).await?;
+            wanted.existing = existing;
+            wanted.sessions = OpenSessions::End;
+            let plan = plan(wanted).await?;
+            // Somebody takes the name that the old one was to be kept under, or the new one was to have.
+            let taken = plan.kept.clone().unwrap_or_else(|| name.to_owned());
+            let config = target.config("postgres");
+            let create = format!("CREATE DATABASE \"{taken}\"");
+            let control = Said::default().control(move |_, event| {
+                if *event == Event::State(MoveState::Checking) {
+                    let (config, create) = (config.clone(), create.clone());
+                    let taking = std::thread::spawn(move || {
+                        run(async move {
+                            let (client, connection) =
+                                config.connect(tokio_postgres::NoTls).await?;
+                            tokio::spawn(connection);
+                            Ok(client.batch_execute(&create).await?)
+                        })
+                    });
+                    taking.join().unwrap().unwrap();
+                }
+            });
+            let failed = execute(&plan, &control).await;
+            let Err(MoveError::NameTaken { name: said }) = failed else {
+                panic!("{failed:?}");
+            };
+            assert_eq!(said, taken);
+            target
+                .sql("postgres", &format!("DROP DATABASE \"{taken}\""))
+                .await?;
+            assert_eq!(target.value("living", "SELECT a FROM t").await?, "living");
+            let names: Vec<String> = shared(&target)
+                .await?
+                .into_iter()
+                .filter(|row| row[0] == "database")
+                .map(|row| row[1].clone())
+                .collect();
+            assert_eq!(names, ["living", "postgres", "template0", "template1"]);
+            assert_eq!(std::fs::read_dir(work.path())?.count(), 0);
+        }
         Ok(())
     })
 }

@@ -91,10 +91,7 @@ pub(super) fn build(
     limits: &RecoveryLimits,
     account: Account,
 ) -> Result<Vec<(String, String)>, CageError> {
-    let socket = socket_path(directory);
-    if socket.as_os_str().len() > MAX_SOCKET_PATH_BYTES {
-        return Err(CageError::SocketPath { path: socket });
-    }
+    check_socket_path(directory)?;
     let fail = |path: &Path| {
         let path = path.to_owned();
         move |source| CageError::Prepare { path, source }
@@ -153,6 +150,18 @@ pub(super) fn build(
         limits.max_locks_per_transaction.to_string(),
     );
     Ok(settings)
+}
+
+/// Refuses a cage's directory in which no socket could be.
+///
+/// # Errors
+/// [`CageError::SocketPath`].
+pub fn check_socket_path(directory: &Path) -> Result<(), CageError> {
+    let path = socket_path(directory);
+    match path.as_os_str().len() > MAX_SOCKET_PATH_BYTES {
+        true => Err(CageError::SocketPath { path }),
+        false => Ok(()),
+    }
 }
 
 pub(super) fn socket_path(directory: &Path) -> PathBuf {

@@ -14,7 +14,7 @@ mod stop;
 
 pub use account::{Account, AccountError};
 pub use binaries::{BinariesError, PgBinaries};
-pub use cage::CageError;
+pub use cage::{CageError, check_socket_path};
 pub use error::ProcessError;
 pub use options::{OnDrop, RecoverySignal, StartOptions};
 pub use server::{Milestone, ServerProcess, start_for_recovery};

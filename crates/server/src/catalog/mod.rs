@@ -3,7 +3,9 @@
 //! What backups there are is not in it: that is the repository's to tell. Times are microseconds since 1970.
 
 mod assignments;
+mod database_operations;
 mod databases;
+mod long_term;
 mod operations;
 mod principals;
 
@@ -20,14 +22,20 @@ use sqlx::{
     },
 };
 
+pub use database_operations::{DatabaseOperation, DatabaseRequest, RestoreRequest, RestoreSource};
 pub use databases::{DatabaseRow, SeenDatabase};
+pub use long_term::LongTermRow;
 pub use operations::{EventRow, OperationId, OperationKind, OperationRow, OperationState};
 pub use principals::PrincipalRow;
 
 /// Sessions to the catalog at once.
 const SESSIONS: u32 = 8;
 /// The steps that bring an older catalog up to this version, in their order.
-const MIGRATIONS: &[&str] = &[include_str!("0001.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("0001.sql"),
+    include_str!("database_operations.sql"),
+    include_str!("0002_long_term.sql"),
+];
 
 /// The catalog. Cheap to clone.
 #[derive(Clone, Debug)]

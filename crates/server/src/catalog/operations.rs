@@ -25,11 +25,36 @@ pub enum OperationKind {
     DifferentialBackup,
     /// Forgets what no policy wants.
     Expiry,
+    /// Makes an empty database.
+    Create,
+    /// Brings a database back, under a name of its own.
+    Restore,
+    /// Deletes a database.
+    Delete,
+    /// Changes how long something is kept.
+    PolicyChange,
+    /// Asks another operation to end.
+    Cancel,
+    /// Makes a long-term copy.
+    LongTermCopy,
+    /// Deletes long-term copies whose time is over.
+    LongTermExpiry,
 }
 
 impl OperationKind {
     /// All there are.
-    const ALL: [Self; 3] = [Self::FullBackup, Self::DifferentialBackup, Self::Expiry];
+    const ALL: [Self; 10] = [
+        Self::FullBackup,
+        Self::DifferentialBackup,
+        Self::Expiry,
+        Self::LongTermCopy,
+        Self::LongTermExpiry,
+        Self::Create,
+        Self::Restore,
+        Self::Delete,
+        Self::PolicyChange,
+        Self::Cancel,
+    ];
 
     /// As it is stored and sent.
     pub const fn as_str(self) -> &'static str {
@@ -37,7 +62,19 @@ impl OperationKind {
             Self::FullBackup => "FullBackup",
             Self::DifferentialBackup => "DifferentialBackup",
             Self::Expiry => "Expiry",
+            Self::Create => "CreateManagedDatabase",
+            Self::Restore => "RestoreManagedDatabase",
+            Self::Delete => "DropManagedDatabase",
+            Self::PolicyChange => "PolicyChange",
+            Self::Cancel => "Cancel",
+            Self::LongTermCopy => "LongTermCopy",
+            Self::LongTermExpiry => "LongTermExpiry",
         }
+    }
+
+    /// Whether it takes a backup.
+    pub const fn is_backup(self) -> bool {
+        matches!(self, Self::FullBackup | Self::DifferentialBackup)
     }
 
     /// For a person.
@@ -46,6 +83,13 @@ impl OperationKind {
             Self::FullBackup => "Full backup",
             Self::DifferentialBackup => "Differential backup",
             Self::Expiry => "Deletion of backups that no retention wants",
+            Self::Create => "Creation of a database",
+            Self::Restore => "Restore of a database",
+            Self::Delete => "Deletion of a database",
+            Self::PolicyChange => "Change of a retention",
+            Self::Cancel => "Cancellation of an operation",
+            Self::LongTermCopy => "Long-term copy of a database",
+            Self::LongTermExpiry => "Deletion of long-term copies whose time is over",
         }
     }
 }
@@ -53,6 +97,8 @@ impl OperationKind {
 /// Where an operation stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OperationState {
+    /// It waits for its turn.
+    Pending,
     /// It runs.
     InProgress,
     /// It runs and was asked to end.
@@ -66,7 +112,8 @@ pub enum OperationState {
 }
 
 impl OperationState {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
+        Self::Pending,
         Self::InProgress,
         Self::CancelInProgress,
         Self::Succeeded,
@@ -77,12 +124,22 @@ impl OperationState {
     /// As it is stored and sent.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Pending => "Pending",
             Self::InProgress => "InProgress",
             Self::CancelInProgress => "CancelInProgress",
             Self::Succeeded => "Succeeded",
             Self::Failed => "Failed",
             Self::Cancelled => "Cancelled",
         }
+    }
+
+    /// Reads what is stored.
+    pub(super) fn parse(text: &str) -> Result<Self, CatalogError> {
+        let found = Self::ALL.into_iter().find(|state| state.as_str() == text);
+        found.ok_or_else(|| CatalogError::Value {
+            what: "a state",
+            value: text.to_owned(),
+        })
     }
 }
 
@@ -223,13 +280,14 @@ impl Catalog {
         Ok(())
     }
 
-    /// Ends what an earlier run of the service left unfinished. Returns how many there were.
+    /// Ends what an earlier run of the service left unfinished, but operations on single databases, which are taken
+    /// up again. Returns how many there were.
     ///
     /// # Errors
     /// When the catalog fails.
     pub async fn end_interrupted(&self, now: Timestamp) -> Result<u64, CatalogError> {
         let text = "the service ended while this ran. What it had stored is removed before the next backup, which is taken by itself";
-        let done = sqlx::query("UPDATE operations SET state = $1, ended_us = $2, error_code = $3, error_text = $4 WHERE ended_us IS NULL")
+        let done = sqlx::query("UPDATE operations SET state = $1, ended_us = $2, error_code = $3, error_text = $4 WHERE ended_us IS NULL AND id NOT IN (SELECT operation FROM database_operations)")
             .bind(OperationState::Failed.as_str())
             .bind(microseconds(now))
             .bind("OperationInterrupted")
@@ -299,7 +357,7 @@ impl Catalog {
         let rows = self.operations(instance).await?;
         let mut count = 0;
         let mut last = None;
-        let backups = rows.iter().filter(|row| row.kind != OperationKind::Expiry);
+        let backups = rows.iter().filter(|row| row.kind.is_backup());
         for row in backups {
             match row.state {
                 OperationState::Failed => {
@@ -318,7 +376,7 @@ fn const_format(condition: &str) -> String {
     format!("{COLUMNS}{condition}")
 }
 
-fn operation(row: &SqliteRow) -> Result<OperationRow, CatalogError> {
+pub(super) fn operation(row: &SqliteRow) -> Result<OperationRow, CatalogError> {
     let (kind, state): (&str, &str) = (row.try_get("kind")?, row.try_get("state")?);
     let value = |what, value: &str| CatalogError::Value {
         what,
@@ -339,10 +397,7 @@ fn operation(row: &SqliteRow) -> Result<OperationRow, CatalogError> {
             .ok_or_else(|| value("a kind of operation", kind))?,
         instance: row.try_get("instance")?,
         actor: row.try_get("actor")?,
-        state: OperationState::ALL
-            .into_iter()
-            .find(|found| found.as_str() == state)
-            .ok_or_else(|| value("a state", state))?,
+        state: OperationState::parse(state)?,
         phase: row.try_get("phase")?,
         total_bytes: bytes("total_bytes")?,
         done_bytes: bytes("done_bytes")?,

@@ -130,5 +130,48 @@ async fn a_newer_catalog_is_refused() {
         .await
         .unwrap();
     let error = Catalog::open(&path).await.unwrap_err();
-    assert!(matches!(error, CatalogError::Newer { found: 2, known: 1 }));
+    assert!(matches!(error, CatalogError::Newer { found, known } if found == known + 1));
+}
+
+#[tokio::test]
+async fn a_long_term_policy_reaches_back_to_when_it_was_switched_on() {
+    use crate::policy::{EarlierCopy, LongTermPolicy, Period, WeekOfYear};
+    use everpoint_repository::long_term::CopyReason;
+    let (_directory, catalog) = catalog().await;
+    let one: everpoint_repository::InstanceName = "one".parse().unwrap();
+    let days = RetentionDays::DEFAULT;
+    let seen = [seen(5, "app", 10)];
+    let looked = catalog.observe_databases(&one, &seen, days, at(100));
+    looked.await.unwrap();
+    let app = catalog.databases(&one).await.unwrap().remove(0);
+    let week = |number| WeekOfYear::new(number).unwrap();
+    let years = Period::parse("P5Y").unwrap();
+    let policy = |number| {
+        let week = Some(week(number));
+        LongTermPolicy::new(Period::NONE, Period::NONE, years, week).unwrap()
+    };
+    let set = async |policy: &LongTermPolicy, now| {
+        let set = catalog.set_long_term(&one, &app, policy, at(now));
+        set.await.unwrap();
+        catalog.long_term_policies(&one).await.unwrap()
+    };
+    let rows = set(&policy(3), 200).await;
+    assert_eq!((rows[0].policy, rows[0].considered), (policy(3), at(200)));
+    assert!(rows[0].is_of(&app));
+    // Another policy does not pass over what was not copied yet.
+    let rows = set(&policy(4), 300).await;
+    assert_eq!((rows[0].policy, rows[0].considered), (policy(4), at(200)));
+    catalog
+        .note_considered(&one, &rows[0], at(400), &[CopyReason::Yearly])
+        .await
+        .unwrap();
+    let rows = set(&policy(5), 500).await;
+    assert_eq!(rows[0].considered, at(400));
+    let yearly = EarlierCopy {
+        taken: at(400),
+        reasons: vec![CopyReason::Yearly],
+    };
+    assert_eq!(rows[0].last, [yearly]);
+    assert_eq!(set(&LongTermPolicy::default(), 600).await, []);
+    assert_eq!(set(&policy(3), 700).await[0].considered, at(700));
 }

@@ -3,6 +3,7 @@
 mod secret;
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -11,6 +12,7 @@ use std::{
 use jiff::{SignedDuration, civil::Weekday};
 use serde::Deserialize;
 use url::Url;
+use zeroize::Zeroizing;
 
 pub use secret::{RepositorySecret, SecretError};
 
@@ -43,6 +45,12 @@ pub struct Config {
     /// When and how backups are taken.
     #[serde(default)]
     pub backups: BackupConfig,
+    /// How databases are restored.
+    #[serde(default)]
+    pub restores: RestoreConfig,
+    /// What single instances need, by their names.
+    #[serde(default)]
+    pub instances: BTreeMap<String, InstanceConfig>,
     /// Limits of requests.
     #[serde(default)]
     pub limits: LimitConfig,
@@ -106,6 +114,56 @@ impl Default for BackupConfig {
             log_wait: SignedDuration::from_mins(10),
             grace: SignedDuration::from_secs(30),
         }
+    }
+}
+
+/// How databases are restored.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RestoreConfig {
+    /// Restores at once; the rest is queued.
+    pub at_once: u16,
+    /// Threads of one restore; half the processors when not given.
+    pub jobs: Option<u16>,
+    /// Where scratch servers keep their files; `scratch` in the state directory when not given.
+    pub scratch: Option<PathBuf>,
+    /// How long replicas are waited for; until they have the database when not given.
+    pub replica_wait: Option<SignedDuration>,
+}
+
+impl Default for RestoreConfig {
+    fn default() -> Self {
+        Self {
+            at_once: 2,
+            jobs: None,
+            scratch: None,
+            replica_wait: None,
+        }
+    }
+}
+
+/// What one instance needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct InstanceConfig {
+    /// A file whose first line says how its server is reached as a superuser.
+    pub admin_connection_file: Option<PathBuf>,
+    /// An environment variable that says so.
+    pub admin_connection_environment: Option<String>,
+    /// Where PostgreSQL's programs of its version are, when not in the usual places.
+    pub bin_directory: Option<PathBuf>,
+}
+
+impl InstanceConfig {
+    /// How its server is reached as a superuser, as a connection string; `None` when nothing is said of it.
+    ///
+    /// # Errors
+    /// When what is said cannot be read.
+    pub fn admin_connection(&self) -> Result<Option<Zeroizing<String>>, SecretError> {
+        secret::connection(
+            self.admin_connection_file.as_deref(),
+            self.admin_connection_environment.as_deref(),
+        )
     }
 }
 
@@ -272,9 +330,29 @@ impl Config {
             86_400,
             "It is at most 1 day",
         )?;
+        within(
+            "restores.replica_wait",
+            self.restores.replica_wait.unwrap_or_default(),
+            0,
+            WEEK_S,
+            "It is at most 7 days",
+        )?;
+        for (name, instance) in &self.instances {
+            if instance.admin_connection_file.is_some()
+                && instance.admin_connection_environment.is_some()
+            {
+                return Err(ConfigError::Value {
+                    key: "instances",
+                    found: format!("`{name}` with both a file and an environment variable"),
+                    wanted: "One of them says how the server is reached",
+                });
+            }
+        }
         let positive = [
             ("backups.at_once", backups.at_once),
             ("backups.jobs", backups.jobs.unwrap_or(1)),
+            ("restores.at_once", self.restores.at_once),
+            ("restores.jobs", self.restores.jobs.unwrap_or(1)),
             ("limits.connections", self.limits.connections),
             ("limits.body_kib", self.limits.body_kib),
             (
@@ -313,6 +391,12 @@ impl Config {
     /// How clients reach it, without a slash at the end.
     pub fn base_url(&self) -> &str {
         self.public_url.as_str().trim_end_matches('/')
+    }
+
+    /// Where scratch servers keep their files.
+    pub fn scratch(&self) -> PathBuf {
+        let own = || self.state_directory.join("scratch");
+        self.restores.scratch.clone().unwrap_or_else(own)
     }
 
     /// How much the scheduler may begin.
@@ -371,6 +455,8 @@ key_file = "/etc/everpoint/key"
         let config = Config::parse(&text).unwrap();
         assert_eq!(config.backups, BackupConfig::default());
         assert_eq!(config.limits, LimitConfig::default());
+        assert_eq!(config.restores, RestoreConfig::default());
+        assert_eq!(config.instances.len(), 1);
         assert!(config.tls.is_some());
     }
 
@@ -383,6 +469,16 @@ key_file = "/etc/everpoint/key"
             ("[backups]\nlog_every = \"11min\"\n", "backups.log_every"),
             ("[backups]\nfull_day = \"someday\"\n", "someday"),
             ("[tls]\ncertificate = \"/a\"\n", "key"),
+            ("[restores]\nat_once = 0\n", "restores.at_once"),
+            (
+                "[restores]\nreplica_wait = \"200h\"\n",
+                "restores.replica_wait",
+            ),
+            ("[instances.one]\nadmin = \"postgres://x\"\n", "admin"),
+            (
+                "[instances.one]\nadmin_connection_file = \"/a\"\nadmin_connection_environment = \"A\"\n",
+                "`one`",
+            ),
         ] {
             let error = Config::parse(&format!("{LEAST}{more}")).unwrap_err();
             let text = match &error {

@@ -22,7 +22,7 @@ pub enum RepositorySecret {
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// Its file cannot be read.
-    #[error("the repository's secret cannot be read from {}", path.display())]
+    #[error("the secret in {} cannot be read", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -38,6 +38,12 @@ pub enum SecretError {
     /// Its variable is not set, or its file is empty.
     #[error("{place} holds no passphrase")]
     Empty {
+        /// Where it was to be.
+        place: String,
+    },
+    /// The same of a connection string.
+    #[error("{place} does not say how the server is reached. Write a connection string there")]
+    NoConnection {
         /// Where it was to be.
         place: String,
     },
@@ -62,6 +68,29 @@ impl RepositorySecret {
                 passphrase(&text, || format!("the environment variable {name}"))
             }
         }
+    }
+}
+
+/// A connection string, from the first line of a file or an environment variable.
+pub(super) fn connection(
+    file: Option<&Path>,
+    environment: Option<&str>,
+) -> Result<Option<Zeroizing<String>>, SecretError> {
+    let (text, place) = match (file, environment) {
+        (Some(path), _) => {
+            let bytes = bytes(path)?;
+            let text = Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned());
+            (text, path.display().to_string())
+        }
+        (None, Some(name)) => {
+            let text = Zeroizing::new(std::env::var(name).unwrap_or_default());
+            (text, format!("the environment variable {name}"))
+        }
+        (None, None) => return Ok(None),
+    };
+    match text.lines().next().map(str::trim) {
+        Some(line) if !line.is_empty() => Ok(Some(Zeroizing::new(line.to_owned()))),
+        _ => Err(SecretError::NoConnection { place }),
     }
 }
 

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::instance;
 use crate::{
     access::Action,
-    catalog::DatabaseRow,
+    catalog::{DatabaseOperation, DatabaseRow, OperationKind},
     http::Answer,
     service::{Caller, Observed, Service},
 };
@@ -23,29 +23,96 @@ pub async fn list(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiE
     let visible = service.visible(caller, READ);
     let scope = service.instance_scope(&observed.name);
     let now = Timestamp::now();
+    let making = all_making(service, &observed).await?;
     let seen = rows
         .iter()
         .filter(|row| row.deleted_at.is_none() && visible(&scope.below(&row.name)))
+        .filter(|row| !making.iter().any(|making| making.name == row.name))
         .map(|row| resource(service, &observed, row, now))
+        .chain(
+            making
+                .iter()
+                .filter(|making| visible(&scope.below(&making.name)))
+                .map(|making| unfinished(service, &observed, making)),
+        )
         .collect();
     super::page(service, caller, seen)
 }
 
 pub async fn get(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiError> {
+    let observed = instance::known(service, caller)?;
+    let name = caller.parameters.get("database");
+    if let Some(making) = making(service, &observed, name).await? {
+        return Ok(Answer::ok(&unfinished(service, &observed, &making)));
+    }
     let (observed, row) = living(service, caller).await?;
-    Ok(Answer::ok(&resource(
-        service,
-        &observed,
-        &row,
-        Timestamp::now(),
-    )))
+    Ok(answer(service, &observed, &row))
 }
 
-/// Databases are made, changed, restored and deleted by later builds.
-pub async fn change(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiError> {
-    instance::known(service, caller)?;
-    let what = "creating, restoring, changing or deleting a database by the service";
-    Err(super::not_in_this_build(what))
+/// A database as an answer.
+pub fn answer(service: &Service, observed: &Observed, row: &DatabaseRow) -> Answer {
+    Answer::ok(&resource(service, observed, row, Timestamp::now()))
+}
+
+/// The living database of a name as an answer; nothing when it has gone.
+pub async fn named(service: &Service, instance: &str, name: &str) -> Result<Answer, ApiError> {
+    let not_found = || super::not_found("database", name);
+    let instance = instance.parse().map_err(|_| not_found())?;
+    let observed = service.instance(&instance).ok_or_else(not_found)?;
+    let row = find(service, &observed, name)
+        .await?
+        .ok_or_else(not_found)?;
+    Ok(answer(service, &observed, &row))
+}
+
+/// The operation that makes a database of this name at the moment, or is to.
+pub async fn making(
+    service: &Service,
+    observed: &Observed,
+    name: &str,
+) -> Result<Option<DatabaseOperation>, ApiError> {
+    let mut all = all_making(service, observed).await?;
+    all.retain(|making| making.name.eq_ignore_ascii_case(name));
+    let exact = all.iter().position(|making| making.name == name);
+    Ok(match all.is_empty() {
+        true => None,
+        false => Some(all.swap_remove(exact.unwrap_or(0))),
+    })
+}
+
+async fn all_making(
+    service: &Service,
+    observed: &Observed,
+) -> Result<Vec<DatabaseOperation>, ApiError> {
+    let open = service.catalog().open_operations_of(&observed.name).await;
+    let mut open = open.map_err(|error| super::internal(&error))?;
+    open.retain(|found| found.row.kind != OperationKind::Delete);
+    Ok(open)
+}
+
+/// A database that is being made. It has no restore points yet, and nobody can connect to it.
+fn unfinished(
+    service: &Service,
+    observed: &Observed,
+    making: &DatabaseOperation,
+) -> Resource<DatabaseProperties> {
+    let instance = service.instance_scope(&observed.name);
+    Resource {
+        id: instance.below(&making.name).to_string(),
+        name: making.name.clone(),
+        kind: TYPE.to_owned(),
+        location: Some(service.config().location.clone()),
+        properties: DatabaseProperties {
+            collation: None,
+            status: match making.row.kind {
+                OperationKind::Create => "Creating".to_owned(),
+                _ => "Restoring".to_owned(),
+            },
+            creation_date: WireTime::new(making.row.started_at),
+            earliest_restore_point: None,
+            latest_restore_point: None,
+        },
+    }
 }
 
 /// The databases of an instance, living and deleted.
@@ -54,21 +121,33 @@ pub async fn rows(service: &Service, observed: &Observed) -> Result<Vec<Database
     rows.map_err(|error| super::internal(&error))
 }
 
-/// The living database that the path names: PostgreSQL tells names of different case apart, so the exact
-/// name counts before one of another case.
+/// The living database that the path names.
 pub async fn living(
     service: &Service,
     caller: &Caller<'_>,
 ) -> Result<(std::sync::Arc<Observed>, DatabaseRow), ApiError> {
     let observed = instance::known(service, caller)?;
     let name = caller.parameters.get("database");
-    let mut rows = rows(service, &observed).await?;
+    match find(service, &observed, name).await? {
+        Some(row) => Ok((observed, row)),
+        None => Err(super::not_found("database", name)),
+    }
+}
+
+/// The living database of this name. PostgreSQL tells names of different case apart, so the exact name counts
+/// before one of another case.
+pub async fn find(
+    service: &Service,
+    observed: &Observed,
+    name: &str,
+) -> Result<Option<DatabaseRow>, ApiError> {
+    let mut rows = rows(service, observed).await?;
     rows.retain(|row| row.deleted_at.is_none() && row.name.eq_ignore_ascii_case(name));
     let place = rows.iter().position(|row| row.name == name).unwrap_or(0);
-    if rows.is_empty() {
-        return Err(super::not_found("database", name));
-    }
-    Ok((observed, rows.swap_remove(place)))
+    Ok(match rows.is_empty() {
+        true => None,
+        false => Some(rows.swap_remove(place)),
+    })
 }
 
 fn resource(

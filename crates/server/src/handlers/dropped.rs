@@ -42,15 +42,27 @@ pub async fn dropped(
 ) -> Result<(Arc<Observed>, DatabaseRow), ApiError> {
     let observed = instance::known(service, caller)?;
     let asked = caller.parameters.get("dropped");
-    let not_found = || super::not_found("restorable dropped database", asked);
-    let (name, deleted_at) = parse_dropped_name(asked).ok_or_else(not_found)?;
+    match find(service, &observed, asked).await? {
+        Some(row) => Ok((observed, row)),
+        None => Err(super::not_found("restorable dropped database", asked)),
+    }
+}
+
+/// The deleted database of this name, such as `app,133`, while anything of it can be restored.
+pub async fn find(
+    service: &Service,
+    observed: &Observed,
+    asked: &str,
+) -> Result<Option<DatabaseRow>, ApiError> {
+    let Some((name, deleted_at)) = parse_dropped_name(asked) else {
+        return Ok(None);
+    };
     let now = Timestamp::now();
-    let rows = database::rows(service, &observed).await?;
-    rows.into_iter()
+    let rows = database::rows(service, observed).await?;
+    Ok(rows
+        .into_iter()
         .filter(|row| row.name == name && row.deleted_at.map(WireTime::new) == Some(deleted_at))
-        .find(|row| observed.points(row, now).is_some())
-        .map(|row| (observed.clone(), row))
-        .ok_or_else(not_found)
+        .find(|row| observed.points(row, now).is_some()))
 }
 
 /// The path of a deleted database.

@@ -1,10 +1,17 @@
 //! What each endpoint answers. Who may ask was decided before.
 
+mod asynchronous;
 mod database;
+mod database_write;
+mod directory;
 mod discovery;
 mod dropped;
 mod instance;
+mod long_term;
+mod managed_identity;
 mod operation;
+mod recoverable;
+mod restore;
 mod retention;
 mod role;
 mod token;
@@ -32,8 +39,13 @@ pub async fn answer(
         Endpoint::Health => Ok(Answer::plain(200, "text/plain", "ok\n")),
         Endpoint::Ready => discovery::ready(service).await,
         Endpoint::AuthorityCertificate => discovery::authority(service),
+        Endpoint::ApiDescription => Ok(Answer::ok(&crate::http::openapi::document())),
         Endpoint::CloudMetadata => Ok(discovery::cloud(service)),
         Endpoint::Token => Ok(token::token(service, caller).await),
+        Endpoint::ManagedIdentityToken => Ok(managed_identity::token(service, caller).await),
+        Endpoint::AdfsConfiguration => Ok(token::adfs(service)),
+        Endpoint::DirectoryObjects => directory::by_ids(service, caller),
+        Endpoint::ServicePrincipals => Ok(directory::service_principals(service, caller)),
         Endpoint::OpenIdConfiguration => token::openid(service, caller),
         Endpoint::KeySet => token::key_set(service, caller),
         Endpoint::Tenants => Ok(discovery::tenants(service)),
@@ -45,9 +57,14 @@ pub async fn answer(
         Endpoint::Instance => instance::get(service, caller),
         Endpoint::Databases => database::list(service, caller).await,
         Endpoint::Database => database::get(service, caller).await,
-        Endpoint::DatabasePut | Endpoint::DatabasePatch | Endpoint::DatabaseDelete => {
-            database::change(service, caller).await
-        }
+        Endpoint::DatabasePut => database_write::put(service, caller).await,
+        Endpoint::DatabasePatch => database_write::patch(service, caller).await,
+        Endpoint::DatabaseDelete => database_write::delete(service, caller).await,
+        Endpoint::DatabaseStatus => asynchronous::status(service, caller).await,
+        Endpoint::DatabaseResult => asynchronous::result(service, caller).await,
+        Endpoint::RestoreDetails => restore::get_details(service, caller).await,
+        Endpoint::RecoverableDatabases => recoverable::list(service, caller).await,
+        Endpoint::RecoverableDatabase => recoverable::get(service, caller).await,
         Endpoint::DroppedDatabases => dropped::list(service, caller).await,
         Endpoint::DroppedDatabase => dropped::get(service, caller).await,
         Endpoint::ShortTermPolicies => retention::short_list(service, caller).await,
@@ -56,9 +73,13 @@ pub async fn answer(
         Endpoint::DroppedShortTermPolicies => retention::dropped_list(service, caller).await,
         Endpoint::DroppedShortTermPolicy => retention::dropped_get(service, caller).await,
         Endpoint::DroppedShortTermPolicyPut => retention::dropped_put(service, caller).await,
-        Endpoint::LongTermPolicies => retention::long_list(service, caller).await,
-        Endpoint::LongTermPolicy => retention::long_get(service, caller).await,
-        Endpoint::LongTermPolicyPut => retention::long_put(service, caller).await,
+        Endpoint::LongTermPolicies => long_term::policies(service, caller).await,
+        Endpoint::LongTermPolicy => long_term::get_policy(service, caller).await,
+        Endpoint::LongTermPolicyPut => long_term::put_policy(service, caller).await,
+        Endpoint::LongTermPolicyDelete => long_term::delete_policy(service, caller).await,
+        Endpoint::LongTermBackups => long_term::backups(service, caller).await,
+        Endpoint::LongTermBackup => long_term::get_backup(service, caller).await,
+        Endpoint::LongTermBackupDelete => long_term::delete_backup(service, caller).await,
         Endpoint::Operations => operation::list(service, caller).await,
         Endpoint::Operation => operation::get(service, caller).await,
         Endpoint::OperationCancel => operation::cancel(service, caller).await,
@@ -78,12 +99,6 @@ pub fn internal(error: &dyn Error) -> ApiError {
     tracing::error!(%reference, error = %crate::chain(error), "a request failed");
     let text = format!("the service failed. Its log says why, at reference {reference}");
     ApiError::new(Code::InternalServerError, text)
-}
-
-/// What this build does not do.
-fn not_in_this_build(what: &str) -> ApiError {
-    let text = format!("{what} is not supported by this build of the service");
-    ApiError::new(Code::ManagementServiceFeatureDisabled, text)
 }
 
 fn not_found(what: &str, name: &str) -> ApiError {

@@ -12,33 +12,48 @@ use super::instance;
 use crate::{
     catalog::{EventRow, OperationRow, OperationState},
     http::Answer,
-    service::{Caller, Service},
+    service::{Caller, Service, percent, steps},
 };
 
 pub async fn list(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiError> {
     let observed = instance::known(service, caller)?;
     let rows = service.catalog().operations(&observed.name).await;
     let rows = rows.map_err(|error| super::internal(&error))?;
+    let names = service.catalog().operation_names(&observed.name).await;
+    let names = names.map_err(|error| super::internal(&error))?;
     let seen = rows
         .iter()
-        .map(|row| resource(service, caller, row, &[]))
+        .map(|row| {
+            let name = names.get(&row.id).map(String::as_str);
+            resource(service, caller, row, name, &[])
+        })
         .collect();
     super::page(service, caller, seen)
 }
 
 pub async fn get(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiError> {
     let (row, events) = known(service, caller).await?;
-    Ok(Answer::ok(&resource(service, caller, &row, &events)))
+    let about = service.catalog().database_operation(row.id).await;
+    let about = about.map_err(|error| super::internal(&error))?;
+    let name = about.as_ref().map(|about| about.name.as_str());
+    Ok(Answer::ok(&resource(service, caller, &row, name, &events)))
 }
 
 pub async fn cancel(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiError> {
     let (row, _) = known(service, caller).await?;
-    service.cancel(row.id).await?;
+    service
+        .cancel_asked(&row, super::database_write::actor(caller)?)
+        .await?;
     Ok(Answer::empty(200))
 }
 
 pub async fn status(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiError> {
     let (row, _) = known(service, caller).await?;
+    Ok(status_of(&row))
+}
+
+/// What a client that waits for an operation reads.
+pub fn status_of(row: &OperationRow) -> Answer {
     let error = row.error.as_ref().map(|(code, message)| ErrorDetail {
         code: code.clone(),
         message: message.clone(),
@@ -47,7 +62,9 @@ pub async fn status(service: &Service, caller: &Caller<'_>) -> Result<Answer, Ap
         additional_info: Vec::new(),
     });
     let status = match row.state {
-        OperationState::InProgress | OperationState::CancelInProgress => "InProgress",
+        OperationState::Pending | OperationState::InProgress | OperationState::CancelInProgress => {
+            "InProgress"
+        }
         OperationState::Succeeded => "Succeeded",
         OperationState::Failed => "Failed",
         OperationState::Cancelled => "Canceled",
@@ -57,14 +74,14 @@ pub async fn status(service: &Service, caller: &Caller<'_>) -> Result<Answer, Ap
         status: status.to_owned(),
         start_time: WireTime::new(row.started_at),
         end_time: row.ended_at.map(WireTime::new),
-        percent_complete: percent(&row),
+        percent_complete: percent(row),
         error,
     };
     let answer = Answer::ok(&body);
-    Ok(match row.ended_at {
+    match row.ended_at {
         None => answer.with("retry-after", "1"),
         Some(_) => answer,
-    })
+    }
 }
 
 async fn known(
@@ -85,19 +102,15 @@ async fn known(
         .ok_or_else(not_found)
 }
 
-/// Of the bytes of the present phase; 100 when it was done.
-fn percent(row: &OperationRow) -> u8 {
-    if row.state == OperationState::Succeeded {
-        return 100;
+/// As long as the rest takes at the rate so far: of what runs here by its pace, else by its bytes.
+fn estimate(service: &Service, row: &OperationRow, now: Timestamp) -> Option<Timestamp> {
+    if row.ended_at.is_some() || row.state == OperationState::Pending {
+        return None;
     }
-    let (done, total) = (u128::from(row.done_bytes), u128::from(row.total_bytes));
-    let percent = (done * 100).checked_div(total).unwrap_or(0);
-    u8::try_from(percent.min(99)).unwrap_or(99)
-}
-
-/// As long as the rest takes at the rate so far.
-fn estimate(row: &OperationRow, now: Timestamp) -> Option<Timestamp> {
-    if row.ended_at.is_some() || row.done_bytes == 0 || row.total_bytes <= row.done_bytes {
+    if let Some(pace) = service.pace(row.id) {
+        return now.checked_add(pace.rest(percent(row))?).ok();
+    }
+    if row.done_bytes == 0 || row.total_bytes <= row.done_bytes {
         return None;
     }
     let seconds = u128::try_from(now.duration_since(row.started_at).as_secs()).ok()?;
@@ -111,6 +124,7 @@ fn resource(
     service: &Service,
     caller: &Caller<'_>,
     row: &OperationRow,
+    database: Option<&str>,
     events: &[EventRow],
 ) -> Resource<OperationProperties> {
     let (code, text) = row.error.clone().unzip();
@@ -126,16 +140,21 @@ fn resource(
             operation_friendly_name: row.kind.friendly().to_owned(),
             percent_complete: percent(row),
             start_time: WireTime::new(row.started_at),
-            estimated_completion_time: estimate(row, Timestamp::now()).map(WireTime::new),
+            estimated_completion_time: estimate(service, row, Timestamp::now()).map(WireTime::new),
             state: row.state.as_str().to_owned(),
             error_code: code,
             error_description: text,
-            is_cancellable: service.is_cancellable(row.id),
+            is_cancellable: service.may_cancel(row),
+            operation_steps: steps(row),
+            managed_database_name: database.map(str::to_owned),
             progress: OperationProgress {
                 phase: row.phase.clone(),
                 done_bytes: row.done_bytes,
                 total_bytes: row.total_bytes,
                 stored_bytes: row.stored_bytes,
+                bytes_per_second: service
+                    .pace(row.id)
+                    .and_then(|pace| pace.bytes_per_second()),
             },
             events: events
                 .iter()

@@ -6,8 +6,10 @@ use everpoint_api::{
 };
 use jiff::Timestamp;
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use crate::{
+    catalog::PrincipalRow,
     http::{Answer, query_pairs},
     identity::{SecretHash, TOKEN_LIFETIME},
     service::{Caller, Service},
@@ -15,20 +17,23 @@ use crate::{
 
 pub async fn token(service: &Service, caller: &Caller<'_>) -> Answer {
     match grant(service, caller).await {
-        Ok(answer) => answer,
-        Err((status, error, text)) => Answer::json(
-            status,
-            &TokenError {
-                error: error.to_owned(),
-                error_description: text.to_owned(),
-            },
-        ),
+        Ok(answer) => Answer::ok(&answer),
+        Err(refusal) => refused(refusal),
     }
 }
 
-type Refusal = (u16, &'static str, &'static str);
+/// A status, an error of OAuth 2.0, and a text.
+pub type Refusal = (u16, &'static str, &'static str);
 
-async fn grant(service: &Service, caller: &Caller<'_>) -> Result<Answer, Refusal> {
+pub fn refused((status, error, text): Refusal) -> Answer {
+    let body = TokenError {
+        error: error.to_owned(),
+        error_description: text.to_owned(),
+    };
+    Answer::json(status, &body)
+}
+
+async fn grant(service: &Service, caller: &Caller<'_>) -> Result<TokenAnswer, Refusal> {
     let text = std::str::from_utf8(caller.body);
     let form = query_pairs(text.map_err(|_| (400, "invalid_request", "the form is not UTF-8"))?);
     let field = |name: &str| {
@@ -42,27 +47,39 @@ async fn grant(service: &Service, caller: &Caller<'_>) -> Result<Answer, Refusal
         let text = "only grant_type=client_credentials is served";
         return Err((400, "unsupported_grant_type", text));
     }
+    // What speaks the older protocol names the resource itself.
     let scope = field("scope")
         .split_whitespace()
-        .find_map(|scope| scope.strip_suffix("/.default"));
+        .find_map(|scope| scope.strip_suffix("/.default"))
+        .or(Some(field("resource")));
     let Some(audience) = scope.filter(|audience| service.signer().serves(audience)) else {
         let text = "the scope is the service's public URL followed by /.default";
         return Err((400, "invalid_scope", text));
     };
+    let client = Uuid::try_parse(field("client_id")).ok();
+    let secret = Zeroizing::new(field("client_secret").to_owned());
+    let principal = sign_in(service, client, secret).await?;
+    issue(service, &principal, audience)
+}
+
+/// Who has this identifier and secret.
+pub async fn sign_in(
+    service: &Service,
+    client: Option<Uuid>,
+    secret: Zeroizing<String>,
+) -> Result<PrincipalRow, Refusal> {
     // The same words for an unknown client and for a wrong secret, after the same work.
     let wrong = (
         401,
         "invalid_client",
         "the client id or its secret is wrong",
     );
-    let client = Uuid::try_parse(field("client_id")).ok();
     let principals = service.principals();
     let principal = principals.iter().find(|row| Some(row.client_id) == client);
     let hash = principal
         .or(principals.first())
         .map(|row| row.secret.clone())
         .ok_or(wrong)?;
-    let secret = zeroize::Zeroizing::new(field("client_secret").to_owned());
     let busy = (503, "temporarily_unavailable", "the service is ending");
     let permit = service
         .checking_secrets()
@@ -74,25 +91,35 @@ async fn grant(service: &Service, caller: &Caller<'_>) -> Result<Answer, Refusal
     drop(permit);
     let principal = principal.filter(|_| matches);
     service.audit_sign_in(client, principal.map(|row| row.id));
-    let principal = principal.ok_or(wrong)?;
-    let signed = service.signer().sign(
-        principal.id,
-        principal.client_id,
-        audience,
-        Timestamp::now(),
-    );
+    principal.cloned().ok_or(wrong)
+}
+
+/// A token for an audience that the service is.
+pub fn issue(
+    service: &Service,
+    principal: &PrincipalRow,
+    audience: &str,
+) -> Result<TokenAnswer, Refusal> {
+    let now = Timestamp::now();
+    let signed = service
+        .signer()
+        .sign(principal.id, principal.client_id, audience, now);
     let access_token = signed.map_err(|_| (500, "server_error", "the token cannot be signed"))?;
     let seconds = TOKEN_LIFETIME.as_secs();
-    Ok(Answer::ok(&TokenAnswer {
+    Ok(TokenAnswer {
         token_type: "Bearer".to_owned(),
         expires_in: seconds,
         ext_expires_in: seconds,
         access_token,
-    }))
+    })
 }
 
+/// Paths of ADFS' form name no tenant: there is one.
 fn is_tenant(service: &Service, caller: &Caller<'_>) -> bool {
-    Uuid::try_parse(caller.parameters.get("tenant")).is_ok_and(|asked| asked == service.tenant())
+    let Some(tenant) = caller.parameters.find("tenant") else {
+        return true;
+    };
+    Uuid::try_parse(tenant).is_ok_and(|asked| asked == service.tenant())
 }
 
 fn check_tenant(service: &Service, caller: &Caller<'_>) -> Result<(), ApiError> {
@@ -117,6 +144,22 @@ pub fn openid(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiError
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["ES256"],
     })))
+}
+
+/// The same for clients that take the service for ADFS.
+pub fn adfs(service: &Service) -> Answer {
+    let place = format!("{}/adfs", service.config().base_url());
+    Answer::ok(&serde_json::json!({
+        "issuer": service.signer().issuer(),
+        "token_endpoint": format!("{place}/oauth2/token"),
+        "authorization_endpoint": format!("{place}/oauth2/authorize"),
+        "jwks_uri": format!("{place}/discovery/keys"),
+        "token_endpoint_auth_methods_supported": ["client_secret_post"],
+        "grant_types_supported": ["client_credentials"],
+        "response_types_supported": ["token"],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": ["ES256"],
+    }))
 }
 
 pub fn key_set(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiError> {

@@ -156,11 +156,13 @@ impl Connection {
                 let (scheme, token) = text.split_once(' ')?;
                 scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
             });
+        let identity_header = head.headers.get("x-identity-header");
         let wanted = Wanted {
             method: Method::parse(head.method.as_str()),
             path: head.uri.path(),
             query: head.uri.query().unwrap_or_default(),
             token,
+            identity_header: identity_header.and_then(|value| value.to_str().ok()),
             body: &body,
         };
         self.service.answer(&wanted).await

@@ -3,6 +3,7 @@
 mod answer;
 mod limit;
 mod listener;
+pub mod openapi;
 mod path;
 mod routes;
 pub mod tls;

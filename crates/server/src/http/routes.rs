@@ -49,10 +49,15 @@ pub enum Endpoint {
     Health,
     Ready,
     AuthorityCertificate,
+    ApiDescription,
     CloudMetadata,
     Token,
     OpenIdConfiguration,
     KeySet,
+    AdfsConfiguration,
+    ManagedIdentityToken,
+    DirectoryObjects,
+    ServicePrincipals,
     Tenants,
     Subscriptions,
     Subscription,
@@ -65,6 +70,11 @@ pub enum Endpoint {
     DatabasePut,
     DatabasePatch,
     DatabaseDelete,
+    DatabaseStatus,
+    DatabaseResult,
+    RestoreDetails,
+    RecoverableDatabases,
+    RecoverableDatabase,
     DroppedDatabases,
     DroppedDatabase,
     ShortTermPolicies,
@@ -76,6 +86,10 @@ pub enum Endpoint {
     LongTermPolicies,
     LongTermPolicy,
     LongTermPolicyPut,
+    LongTermPolicyDelete,
+    LongTermBackups,
+    LongTermBackup,
+    LongTermBackupDelete,
     Operations,
     Operation,
     OperationCancel,
@@ -125,6 +139,22 @@ macro_rules! database {
         )
     };
 }
+/// Long-term backups of one database. A path without a resource group names no resource that rights could be
+/// given on but the subscription, so its names are other ones.
+macro_rules! long_term {
+    (group, $rest:literal) => {
+        concat!(
+            "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Sql/locations/{location}/longTermRetentionManagedInstances/{instance}/longTermRetentionDatabases/{database}/longTermRetentionManagedInstanceBackups",
+            $rest
+        )
+    };
+    (subscription, $rest:literal) => {
+        concat!(
+            "/subscriptions/{subscription}/providers/Microsoft.Sql/locations/{location}/longTermRetentionManagedInstances/{source}/longTermRetentionDatabases/{sourceDatabase}/longTermRetentionManagedInstanceBackups",
+            $rest
+        )
+    };
+}
 macro_rules! dropped {
     ($rest:literal) => {
         concat!(
@@ -162,6 +192,10 @@ const READ_INSTANCES: &str = "Microsoft.Sql/managedInstances/read";
 const READ_DATABASES: &str = "Microsoft.Sql/managedInstances/databases/read";
 const WRITE_DATABASES: &str = "Microsoft.Sql/managedInstances/databases/write";
 const DELETE_DATABASES: &str = "Microsoft.Sql/managedInstances/databases/delete";
+const READ_STATUS: &str = "Microsoft.Sql/locations/managedDatabaseAzureAsyncOperation/read";
+const READ_RESULT: &str = "Microsoft.Sql/locations/managedDatabaseOperationResults/read";
+const READ_DETAILS: &str = "Microsoft.Sql/managedInstances/databases/restoreDetails/read";
+const READ_RECOVERABLE: &str = "Microsoft.Sql/managedInstances/recoverableDatabases/read";
 const READ_DROPPED: &str = "Microsoft.Sql/managedInstances/restorableDroppedDatabases/read";
 const READ_SHORT: &str =
     "Microsoft.Sql/managedInstances/databases/backupShortTermRetentionPolicies/read";
@@ -173,6 +207,10 @@ const READ_LONG: &str =
     "Microsoft.Sql/managedInstances/databases/backupLongTermRetentionPolicies/read";
 const WRITE_LONG: &str =
     "Microsoft.Sql/managedInstances/databases/backupLongTermRetentionPolicies/write";
+const DELETE_LONG: &str =
+    "Microsoft.Sql/managedInstances/databases/backupLongTermRetentionPolicies/delete";
+const READ_LONG_BACKUPS: &str = "Microsoft.Sql/locations/longTermRetentionManagedInstances/longTermRetentionDatabases/longTermRetentionManagedInstanceBackups/read";
+const DELETE_LONG_BACKUPS: &str = "Microsoft.Sql/locations/longTermRetentionManagedInstances/longTermRetentionDatabases/longTermRetentionManagedInstanceBackups/delete";
 const READ_OPERATIONS: &str = "Microsoft.Sql/managedInstances/operations/read";
 const CANCEL_OPERATIONS: &str = "Microsoft.Sql/managedInstances/operations/cancel/action";
 
@@ -181,6 +219,7 @@ pub const ROUTES: &[Route] = &[
     route(Get, "/healthz", E::Health, Need::Nothing),
     route(Get, "/readyz", E::Ready, Need::Nothing),
     route(Get, "/ca.pem", E::AuthorityCertificate, Need::Nothing),
+    route(Get, "/openapi.json", E::ApiDescription, Need::Nothing),
     route(Get, "/metadata/endpoints", E::CloudMetadata, Need::Nothing),
     route(Post, "/{tenant}/oauth2/v2.0/token", E::Token, Need::Nothing),
     route(
@@ -194,6 +233,27 @@ pub const ROUTES: &[Route] = &[
         "/{tenant}/discovery/v2.0/keys",
         E::KeySet,
         Need::Nothing,
+    ),
+    route(
+        Get,
+        "/adfs/.well-known/openid-configuration",
+        E::AdfsConfiguration,
+        Need::Nothing,
+    ),
+    route(Post, "/adfs/oauth2/token", E::Token, Need::Nothing),
+    route(Get, "/adfs/discovery/keys", E::KeySet, Need::Nothing),
+    route(Get, "/msi/token", E::ManagedIdentityToken, Need::Nothing),
+    route(
+        Post,
+        "/v1.0/directoryObjects/getByIds",
+        E::DirectoryObjects,
+        Need::Token,
+    ),
+    route(
+        Get,
+        "/v1.0/servicePrincipals",
+        E::ServicePrincipals,
+        Need::Token,
     ),
     route(Get, "/tenants", E::Tenants, Need::Token),
     route(Get, "/subscriptions", E::Subscriptions, Need::Token),
@@ -247,6 +307,36 @@ pub const ROUTES: &[Route] = &[
         database!(""),
         E::DatabaseDelete,
         right(DELETE_DATABASES),
+    ),
+    route(
+        Get,
+        "/subscriptions/{subscription}/providers/Microsoft.Sql/locations/{location}/managedDatabaseAzureAsyncOperation/{operation}",
+        E::DatabaseStatus,
+        below(READ_STATUS),
+    ),
+    route(
+        Get,
+        "/subscriptions/{subscription}/providers/Microsoft.Sql/locations/{location}/managedDatabaseOperationResults/{operation}",
+        E::DatabaseResult,
+        below(READ_RESULT),
+    ),
+    route(
+        Get,
+        database!("/restoreDetails/{details}"),
+        E::RestoreDetails,
+        right(READ_DETAILS),
+    ),
+    route(
+        Get,
+        instance!("/recoverableDatabases"),
+        E::RecoverableDatabases,
+        below(READ_RECOVERABLE),
+    ),
+    route(
+        Get,
+        instance!("/recoverableDatabases/{recoverable}"),
+        E::RecoverableDatabase,
+        right(READ_RECOVERABLE),
     ),
     route(
         Get,
@@ -320,6 +410,76 @@ pub const ROUTES: &[Route] = &[
         database!("/backupLongTermRetentionPolicies/{policy}"),
         E::LongTermPolicyPut,
         right(WRITE_LONG),
+    ),
+    route(
+        Delete,
+        database!("/backupLongTermRetentionPolicies/{policy}"),
+        E::LongTermPolicyDelete,
+        right(DELETE_LONG),
+    ),
+    route(
+        Get,
+        "/subscriptions/{subscription}/providers/Microsoft.Sql/locations/{location}/longTermRetentionManagedInstanceBackups",
+        E::LongTermBackups,
+        below(READ_LONG_BACKUPS),
+    ),
+    route(
+        Get,
+        group!(
+            "/providers/Microsoft.Sql/locations/{location}/longTermRetentionManagedInstanceBackups"
+        ),
+        E::LongTermBackups,
+        below(READ_LONG_BACKUPS),
+    ),
+    route(
+        Get,
+        "/subscriptions/{subscription}/providers/Microsoft.Sql/locations/{location}/longTermRetentionManagedInstances/{source}/longTermRetentionManagedInstanceBackups",
+        E::LongTermBackups,
+        below(READ_LONG_BACKUPS),
+    ),
+    route(
+        Get,
+        group!(
+            "/providers/Microsoft.Sql/locations/{location}/longTermRetentionManagedInstances/{instance}/longTermRetentionManagedInstanceBackups"
+        ),
+        E::LongTermBackups,
+        below(READ_LONG_BACKUPS),
+    ),
+    route(
+        Get,
+        long_term!(subscription, ""),
+        E::LongTermBackups,
+        below(READ_LONG_BACKUPS),
+    ),
+    route(
+        Get,
+        long_term!(group, ""),
+        E::LongTermBackups,
+        below(READ_LONG_BACKUPS),
+    ),
+    route(
+        Get,
+        long_term!(subscription, "/{backup}"),
+        E::LongTermBackup,
+        below(READ_LONG_BACKUPS),
+    ),
+    route(
+        Get,
+        long_term!(group, "/{backup}"),
+        E::LongTermBackup,
+        right(READ_LONG_BACKUPS),
+    ),
+    route(
+        Delete,
+        long_term!(subscription, "/{backup}"),
+        E::LongTermBackupDelete,
+        right(DELETE_LONG_BACKUPS),
+    ),
+    route(
+        Delete,
+        long_term!(group, "/{backup}"),
+        E::LongTermBackupDelete,
+        right(DELETE_LONG_BACKUPS),
     ),
     route(
         Get,
@@ -517,7 +677,8 @@ mod tests {
                 "{}",
                 route.pattern
             );
-            let reads = route.method == Get || route.endpoint == E::Token;
+            let reads =
+                route.method == Get || matches!(route.endpoint, E::Token | E::DirectoryObjects);
             let guarded = matches!(route.need, Need::Right(_));
             assert!(reads || guarded, "{:?} {}", route.method, route.pattern);
             let below_a_subscription = route.pattern.starts_with("/subscriptions/");

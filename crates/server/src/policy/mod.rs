@@ -2,11 +2,13 @@
 //!
 //! Values and rules alone; nothing here knows a clock, a catalog or a repository.
 
+mod copies;
 mod long_term;
 mod period;
 mod short_term;
 
-pub use long_term::{LegalHold, LongTermPolicy, LongTermPolicyError, WeekOfYear, expires_at};
+pub use copies::{CopyStep, Full, next_step};
+pub use long_term::{EarlierCopy, Kept, LongTermPolicy, LongTermPolicyError, WeekOfYear};
 pub use period::{Period, PeriodError};
 pub use short_term::{
     RetentionDays, ShortTermChange, ShortTermError, Shortening, instance_retention,

@@ -113,7 +113,7 @@ impl ShortTermChange {
 /// holds all of them. None when no database wants anything kept.
 ///
 /// `living` are the retentions of living databases, `deleted` those of deleted ones with the moment each was
-/// deleted: a moment counts from now, so a deleted database wants nothing once its deletion is that long ago.
+/// deleted: a moment counts from now, so a deleted database wants nothing once its deletion is longer ago.
 pub fn instance_retention(
     living: impl IntoIterator<Item = RetentionDays>,
     deleted: impl IntoIterator<Item = (RetentionDays, Timestamp)>,
@@ -121,7 +121,7 @@ pub fn instance_retention(
 ) -> Option<RetentionDays> {
     let still_wanted = deleted
         .into_iter()
-        .filter(|(days, deleted_at)| !days.is_purge() && *deleted_at > days.window_start(now))
+        .filter(|(days, deleted_at)| !days.is_purge() && *deleted_at >= days.window_start(now))
         .map(|(days, _)| days);
     living.into_iter().chain(still_wanted).max()
 }
@@ -174,6 +174,10 @@ mod tests {
             Some(days(7))
         );
         assert_eq!(instance_retention([], [long_gone], now), None);
+        // Its last moment is kept as long as it lies in the window.
+        let just_inside = (days(20), at("2026-06-10T00:00:00Z"));
+        let wanted = instance_retention([days(7)], [just_inside], now);
+        assert_eq!(wanted, Some(days(20)));
         let purged = RetentionDays::of_deleted(0, days(30)).unwrap();
         assert_eq!(instance_retention([], [(purged, now)], now), None);
     }

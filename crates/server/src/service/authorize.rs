@@ -23,6 +23,8 @@ pub struct Wanted<'a> {
     pub query: &'a str,
     /// Its bearer token.
     pub token: Option<&'a str>,
+    /// Its `X-IDENTITY-HEADER`, which programs send that run as managed identities.
+    pub identity_header: Option<&'a str>,
     /// Its body.
     pub body: &'a [u8],
 }
@@ -38,6 +40,8 @@ pub struct Caller<'a> {
     pub query: Vec<(String, String)>,
     /// The scope that the path names; the subscription where it names none.
     pub scope: Scope,
+    /// The secret of a program that runs as a managed identity.
+    pub identity_header: Option<&'a str>,
     /// The body.
     pub body: &'a [u8],
     /// The path, as sent.
@@ -113,6 +117,7 @@ impl Service {
             scope: self.scope_of(&parameters)?,
             parameters,
             query: query_pairs(wanted.query),
+            identity_header: wanted.identity_header,
             body: wanted.body,
             path: wanted.path,
         };
@@ -153,13 +158,42 @@ impl Service {
         principal: PrincipalId,
         scope: &Scope,
     ) -> Result<(), ApiError> {
-        let action = match route.need {
-            Need::Nothing | Need::Token => return Ok(()),
-            Need::Right(action) | Need::RightBelow(action) => action,
+        if matches!(route.need, Need::Nothing | Need::Token) {
+            return Ok(());
+        }
+        self.decide(route.need, route.method, principal, scope)
+    }
+
+    /// That whoever asks has another right, too, besides the one that its path needs.
+    ///
+    /// # Errors
+    /// [`Code::AuthorizationFailed`].
+    pub fn require(
+        &self,
+        caller: &Caller<'_>,
+        action: Action,
+        scope: &Scope,
+    ) -> Result<(), ApiError> {
+        let principal = caller.principal.ok_or_else(|| {
+            let text = "the request carries no bearer token. Get one from the token endpoint";
+            ApiError::new(Code::AuthenticationFailed, text)
+        })?;
+        self.decide(Need::Right(action), Method::Post, principal, scope)
+    }
+
+    fn decide(
+        &self,
+        need: Need,
+        method: Method,
+        principal: PrincipalId,
+        scope: &Scope,
+    ) -> Result<(), ApiError> {
+        let (Need::Right(action) | Need::RightBelow(action)) = need else {
+            return Ok(());
         };
         let held = self.assignments();
         let given = || held.iter().map(|(assignment, _)| assignment);
-        let decision = match route.need {
+        let decision = match need {
             Need::RightBelow(_) if may_see(given(), principal, action, scope) => Ok(None),
             _ => decide(given(), principal, action, scope).map(|found| Some(found.id)),
         };
@@ -179,7 +213,7 @@ impl Service {
                 .flatten()
                 .map(|id| id.to_string()),
         };
-        let written = self.audit.append(&entry).and_then(|()| match route.method {
+        let written = self.audit.append(&entry).and_then(|()| match method {
             Method::Get => Ok(()),
             _ => self.audit.sync(),
         });

@@ -110,6 +110,7 @@ impl Service {
         .await;
         self.expire(&instance).await;
         self.look_at_repository(&instance).await;
+        self.wake_copies();
         self.set_busy(&instance, Running::No);
         self.wake_scheduler();
     }

@@ -1,20 +1,57 @@
 //! Forgetting what no policy wants, always by a plan.
 
+use everpoint_api::{ApiError, Code};
 use everpoint_engine::expire;
-use everpoint_instance::{InstanceLock, LockKind, connect_sql};
+use everpoint_instance::{InstanceLock, LockKind, connect_sql, lock::LockError};
 use everpoint_repository::{
     InstanceName,
     retention::{self, ExpirePlan},
 };
 use jiff::Timestamp;
 
-use super::{Service, operations::Failure};
-use crate::{catalog::OperationKind, policy::instance_retention};
+use super::{Observed, Service, operations::Failure};
+use crate::{
+    catalog::{DatabaseRow, OperationKind},
+    policy::{RetentionDays, instance_retention},
+};
 
 impl Service {
     /// What of an instance no database's policy wants any more. None when it is not known what its databases
     /// want: then nothing may go.
     async fn expire_plan(&self, instance: &InstanceName) -> Result<Option<ExpirePlan>, Failure> {
+        let plan = self.plan_with(instance, |row| row.retention).await?;
+        Ok(plan.filter(|plan| !plan.backups.is_empty() || !plan.logs.is_empty()))
+    }
+
+    /// What the next expiry would forget if a database had another retention.
+    ///
+    /// # Errors
+    /// When the catalog or the repository fails.
+    pub async fn expire_plan_if(
+        &self,
+        instance: &InstanceName,
+        changed: &DatabaseRow,
+        days: RetentionDays,
+    ) -> Result<ExpirePlan, ApiError> {
+        let is_it =
+            |row: &DatabaseRow| (row.oid, row.created_at) == (changed.oid, changed.created_at);
+        let plan = self.plan_with(instance, |row| match is_it(row) {
+            true => days,
+            false => row.retention,
+        });
+        let plan = plan.await.map_err(|failure| {
+            tracing::error!(%instance, "what would expire cannot be told: {}", failure.text);
+            let text = "what would be forgotten cannot be told. The service's log says why";
+            ApiError::new(Code::InternalServerError, text)
+        })?;
+        Ok(plan.unwrap_or_default())
+    }
+
+    async fn plan_with(
+        &self,
+        instance: &InstanceName,
+        retention_of: impl Fn(&DatabaseRow) -> RetentionDays,
+    ) -> Result<Option<ExpirePlan>, Failure> {
         let failed = |error: &dyn std::error::Error| Failure {
             code: "ExpiryFailed",
             text: crate::chain(error),
@@ -28,8 +65,8 @@ impl Service {
         let living = databases.iter().filter(|row| row.deleted_at.is_none());
         let deleted = databases
             .iter()
-            .filter_map(|row| Some((row.retention, row.deleted_at?)));
-        let kept = instance_retention(living.map(|row| row.retention), deleted, now);
+            .filter_map(|row| Some((retention_of(row), row.deleted_at?)));
+        let kept = instance_retention(living.map(&retention_of), deleted, now);
         let Some(retention) = kept else {
             return Ok(None);
         };
@@ -43,8 +80,28 @@ impl Service {
             .log_index(instance)
             .await
             .map_err(|e| failed(&e))?;
-        let plan = retention::plan(&backups, &index, retention.window_start(now));
-        Ok(Some(plan).filter(|plan| !plan.backups.is_empty() || !plan.logs.is_empty()))
+        Ok(Some(retention::plan(
+            &backups,
+            &index,
+            retention.window_start(now),
+        )))
+    }
+
+    /// What a long-term copy reads may not go: the lock of those who make them, None while one does.
+    async fn copying_lock(&self, observed: &Observed) -> Result<Option<InstanceLock>, Failure> {
+        let failed = |error: &dyn std::error::Error| Failure {
+            code: "ExpiryFailed",
+            text: crate::chain(error),
+        };
+        let connection = &observed.connection;
+        let session = connect_sql(connection, connection.database()).await;
+        let session = session.map_err(|error| failed(&error))?;
+        let name = observed.name.as_str();
+        match InstanceLock::try_acquire(session, LockKind::LongTerm, name).await {
+            Ok(lock) => Ok(Some(lock)),
+            Err(LockError::Held { .. } | LockError::Contended { .. }) => Ok(None),
+            Err(error) => Err(failed(&error)),
+        }
     }
 
     /// Forgets what may go, while no backup runs.
@@ -61,6 +118,15 @@ impl Service {
         let Some(observed) = self.instance(instance) else {
             return;
         };
+        // What a restore reads stays until that has ended.
+        match self.is_restored_from(instance).await {
+            Ok(false) => {}
+            Ok(true) => return,
+            Err(error) => {
+                tracing::warn!(%instance, error = %crate::chain(&error), "nothing is expired");
+                return;
+            }
+        }
         self.operate(OperationKind::Expiry, instance, async |_, say| {
             let failed = |error: &dyn std::error::Error| Failure {
                 code: "ExpiryFailed",
@@ -73,7 +139,18 @@ impl Service {
             let lock = InstanceLock::try_acquire(session, LockKind::Writer, instance.as_str())
                 .await
                 .map_err(|error| failed(&error))?;
+            let copying = match self.copying_lock(&observed).await {
+                Ok(copying) => copying,
+                Err(failure) => {
+                    lock.give_up().await;
+                    return Err(failure);
+                }
+            };
             let result = async {
+                if copying.is_none() {
+                    say("a long-term copy is being made: nothing is forgotten before the next backup".to_owned());
+                    return Ok(());
+                }
                 // Anew, now that nobody else writes.
                 let Some(plan) = self.expire_plan(instance).await? else {
                     return Ok(());
@@ -88,7 +165,9 @@ impl Service {
                     .map_err(|error| failed(&error))
             }
             .await;
-            lock.give_up().await;
+            for lock in copying.into_iter().chain([lock]) {
+                lock.give_up().await;
+            }
             result
         })
         .await;

@@ -2,10 +2,13 @@
 
 mod authorize;
 mod backup;
+mod database;
 mod expiry;
 mod first_start;
+mod long_term;
 mod observe;
 mod operations;
+mod policies;
 mod receive;
 mod run;
 mod thread;
@@ -23,8 +26,9 @@ use tokio::sync::{Notify, Semaphore, watch};
 use uuid::Uuid;
 
 pub use authorize::{Caller, Wanted};
+pub use database::{Pace, details, percent, steps};
 pub use first_start::Owner;
-pub use observe::Observed;
+pub use observe::{Observed, Restorable, restorable};
 pub use run::{RunError, Running, start};
 
 use crate::{
@@ -37,6 +41,8 @@ use crate::{
 
 /// Secrets that are checked at once: each takes 19 MiB and a processor for some tens of milliseconds.
 const SECRETS_AT_ONCE: usize = 2;
+/// Long-term copies that are made at once, of all instances.
+const COPIES_AT_ONCE: usize = 2;
 
 /// The service.
 pub struct Service {
@@ -59,6 +65,15 @@ pub struct Service {
     /// Something changed that the scheduler should look at.
     wake: Notify,
     checking_secrets: Semaphore,
+    /// Databases that are made, restored and deleted because somebody asked.
+    databases: database::DatabaseWork,
+    /// Long-term copies that were met, and a turn for those that are made.
+    copy_cache: long_term::CopyCache,
+    copying: Semaphore,
+    /// Something changed that those who make long-term copies should look at.
+    copies_wake: Notify,
+    ending: std::sync::atomic::AtomicBool,
+    written_policies: policies::WrittenPolicies,
 }
 
 impl Service {
@@ -110,6 +125,16 @@ impl Service {
     /// Tells the scheduler that something changed.
     pub fn wake_scheduler(&self) {
         self.wake.notify_one();
+    }
+
+    /// Tells those who make long-term copies that something changed.
+    pub fn wake_copies(&self) {
+        self.copies_wake.notify_waiters();
+    }
+
+    /// Whether the service was told to end: then nothing new is begun.
+    fn is_ending(&self) -> bool {
+        self.ending.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// The scope of the resource group.
@@ -207,9 +232,21 @@ impl Service {
 
     /// Writes down what the service did by itself. A failure is told, and does not undo what was done.
     fn audit_own(&self, action: &str, scope: &str, outcome: Outcome, detail: Option<String>) {
+        self.audit_as("service", action, scope, outcome, detail);
+    }
+
+    /// Writes down what was done for somebody. A failure is told, and does not undo what was done.
+    fn audit_as(
+        &self,
+        principal: &str,
+        action: &str,
+        scope: &str,
+        outcome: Outcome,
+        detail: Option<String>,
+    ) {
         let entry = Entry {
             time: Timestamp::now(),
-            principal: "service".to_owned(),
+            principal: principal.to_owned(),
             action: action.to_owned(),
             scope: scope.to_owned(),
             outcome,

@@ -18,7 +18,7 @@ use crate::{
     scheduler::{History, Rhythm, Running, Schedule, Taken, Window as WeeklyWindow},
 };
 
-/// Templates are no databases of anybody's; a database whose `DROP` was begun (`datconnlimit` -2) is gone. The
+/// Templates are no databases of anybody's, nor are those that are being filled under a hidden name; a database whose `DROP` was begun (`datconnlimit` -2) is gone. The
 /// time at which a database's directory got its version file is when it was made, or moved to another
 /// tablespace; where the role may not look, the time it was first seen at is taken.
 pub(super) const DATABASES: &str = "SELECT oid, datname::text, datcollate::text, \
@@ -26,7 +26,8 @@ pub(super) const DATABASES: &str = "SELECT oid, datname::text, datcollate::text,
             AND has_function_privilege('pg_stat_file(text, boolean)', 'EXECUTE') \
         THEN (pg_stat_file('base/' || oid || '/PG_VERSION', true)).modification \
     END AS created_at \
-    FROM pg_database WHERE NOT datistemplate AND datconnlimit <> -2 ORDER BY oid";
+    FROM pg_database WHERE NOT datistemplate AND datconnlimit <> -2 \
+    AND datname NOT LIKE 'everpoint\\_restoring\\_%' ORDER BY oid";
 
 /// What is known of an instance.
 #[derive(Clone, Debug)]
@@ -106,6 +107,36 @@ impl Observed {
             now,
         )
     }
+
+    /// Where log is missing at `point`: the nearest points before and behind that.
+    pub fn gap_at(&self, point: Timestamp) -> Option<(Timestamp, Timestamp)> {
+        let ranges = &self.restorable.as_ref()?.window.ranges;
+        gap_at(
+            ranges
+                .iter()
+                .filter_map(|range| Some((range.earliest, range.latest?))),
+            point,
+        )
+    }
+}
+
+/// The nearest points before and behind, of a point that no stretch holds.
+fn gap_at(
+    ranges: impl Iterator<Item = (Timestamp, Timestamp)>,
+    point: Timestamp,
+) -> Option<(Timestamp, Timestamp)> {
+    let (mut before, mut after) = (None, None);
+    for (earliest, latest) in ranges {
+        if earliest <= point && point <= latest {
+            return None;
+        }
+        if latest < point {
+            before = before.max(Some(latest));
+        } else {
+            after = Some(after.map_or(earliest, |found: Timestamp| found.min(earliest)));
+        }
+    }
+    Some((before?, after?))
 }
 
 fn points(
@@ -135,7 +166,10 @@ fn points(
 }
 
 /// Reads what can be restored.
-pub(super) async fn restorable(
+///
+/// # Errors
+/// When the repository cannot be read.
+pub async fn restorable(
     repository: &everpoint_repository::Repository,
     name: &InstanceName,
 ) -> Result<Restorable, RepositoryError> {
@@ -238,6 +272,18 @@ mod tests {
         let ranges = ranges.iter().map(|(from, to)| (at(*from), at(*to)));
         let hours = |time: Timestamp| (time.as_second() - 2_000_000_000) / 3600;
         points(ranges, database, at(0)).map(|p| (hours(p.earliest), hours(p.latest)))
+    }
+
+    #[test]
+    fn a_point_in_a_gap_has_its_nearest_points_named() {
+        let ranges = || {
+            [(-90, -60), (-30, -2)]
+                .into_iter()
+                .map(|(a, b)| (at(a), at(b)))
+        };
+        assert_eq!(gap_at(ranges(), at(-70)), None);
+        assert_eq!(gap_at(ranges(), at(-30)), None);
+        assert_eq!(gap_at(ranges(), at(-45)), Some((at(-60), at(-30))));
     }
 
     #[test]

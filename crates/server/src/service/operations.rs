@@ -92,7 +92,7 @@ impl Service {
         self.finish(&row, &progress, result).await
     }
 
-    async fn note(&self, id: OperationId, event: EventRow) {
+    pub(super) async fn note(&self, id: OperationId, event: EventRow) {
         if let Err(error) = self.catalog.note_event(id, &event).await {
             tracing::warn!(error = %crate::chain(&error), "the catalog failed");
         }
@@ -149,7 +149,7 @@ impl Service {
         result.ok()
     }
 
-    fn set_running(&self, id: OperationId, progress: Option<Progress>) {
+    pub(super) fn set_running(&self, id: OperationId, progress: Option<Progress>) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         match progress {
             Some(progress) => running.insert(id, progress),

@@ -12,16 +12,17 @@ use std::{
 use everpoint_repository::{Repository, RepositoryError, Store, StoreError, store::Missing};
 use jiff::Timestamp;
 use tokio::{
-    sync::{Notify, Semaphore, watch},
+    sync::{Notify, Semaphore, oneshot, watch},
     task::JoinHandle,
     time::{Instant, sleep},
 };
 use uuid::Uuid;
 
 use super::{
-    SECRETS_AT_ONCE, Service,
+    COPIES_AT_ONCE, SECRETS_AT_ONCE, Service,
+    database::DatabaseWork,
     first_start::{Owner, ensure_owner},
-    told,
+    thread, told,
 };
 use crate::{
     audit::{AuditFile, AuditFileError, Outcome},
@@ -82,6 +83,12 @@ pub enum RunError {
     /// The address.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The system gives no thread.
+    #[error("no thread can be begun")]
+    Thread {
+        /// Why.
+        source: std::io::Error,
+    },
 }
 
 /// A running service.
@@ -94,6 +101,7 @@ pub struct Running {
     serving: JoinHandle<()>,
     scheduling: JoinHandle<()>,
     watching: JoinHandle<()>,
+    working: Option<oneshot::Receiver<()>>,
 }
 
 /// Starts the service.
@@ -127,6 +135,10 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
     let owner = ensure_owner(&catalog, subscription, now).await?;
     let listener = http::bind(config.listen).await?;
     let address = listener.local_addr().unwrap_or(config.listen);
+    let databases = DatabaseWork::new(&directory).map_err(|source| RunError::StateDirectory {
+        path: directory.clone(),
+        source,
+    })?;
     let service = Arc::new(Service {
         config,
         catalog,
@@ -144,6 +156,12 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         busy: Mutex::new(BTreeSet::new()),
         wake: Notify::new(),
         checking_secrets: Semaphore::new(SECRETS_AT_ONCE),
+        databases,
+        copy_cache: Default::default(),
+        copying: Semaphore::new(COPIES_AT_ONCE),
+        copies_wake: Notify::new(),
+        ending: false.into(),
+        written_policies: Default::default(),
     });
     service.reload_access().await?;
     if interrupted > 0 {
@@ -157,6 +175,11 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         let (service, told) = (service.clone(), told.clone());
         tokio::spawn(async move { http::serve(listener, &tls, service, told).await })
     };
+    let working = {
+        let (service, told) = (service.clone(), told.clone());
+        let working = thread::run("databases".to_owned(), move || service.keep_working(told));
+        working.map_err(|source| RunError::Thread { source })?
+    };
     let scheduling = tokio::spawn(keep_scheduling(service.clone(), told));
     let watching = tokio::spawn(service.clone().keep_watching(log_told));
     Ok(Running {
@@ -168,6 +191,7 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         serving,
         scheduling,
         watching,
+        working: Some(working),
     })
 }
 
@@ -213,11 +237,17 @@ impl Running {
 
     /// Ends: takes no more requests and begins nothing; lets what runs go on for the configured grace and
     /// then cancels it; stores what was received of the log.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
+        self.service
+            .ending
+            .store(true, std::sync::atomic::Ordering::Relaxed);
         // Nobody listening means that it has ended already.
         let _ = self.stop.send(true);
         let _ = self.scheduling.await;
         let _ = self.serving.await;
+        if let Some(working) = self.working.take() {
+            let _ = working.await;
+        }
         let grace = positive(self.service.config.backups.grace);
         let begun = Instant::now();
         while self.service.running_count() > 0 {

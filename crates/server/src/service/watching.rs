@@ -70,6 +70,7 @@ impl Service {
         tokio::join!(
             self.keep_receiving(&name, &stored, stop.clone()),
             self.watch_server(&name, stop.clone()),
+            self.watch_copies(&name, stop.clone()),
             self.watch_repository(&name, &stored, stop),
         );
     }
@@ -139,6 +140,17 @@ impl Service {
         }
     }
 
+    /// Writes down at once what databases a server has.
+    pub(super) async fn look_at_server(&self, name: &InstanceName) {
+        let asked = timeout(SERVER_PATIENCE, self.ask_server(name, &mut None)).await;
+        let failed = match asked {
+            Ok(Ok(_)) => return,
+            Ok(Err(error)) => error,
+            Err(_) => "it does not answer in time".to_owned(),
+        };
+        tracing::warn!(instance = %name, "its databases are not known yet: {failed}");
+    }
+
     async fn ask_server(
         &self,
         name: &InstanceName,
@@ -161,12 +173,15 @@ impl Service {
             ));
         }
         if let Some(restorable) = &observed.restorable {
+            // A list that was read before another one must not be written down behind it.
+            let _turn = self.databases.look(name).await;
             let now = Timestamp::now();
             let seen = observe::databases(&open, now).await?;
             self.catalog
                 .observe_databases(name, &seen, restorable.first_look, now)
                 .await
                 .map_err(|error| crate::chain(&error))?;
+            self.store_policies(name).await;
         }
         *session = Some(open);
         let number = facts.version_num;

@@ -92,14 +92,6 @@ refused(
     lambda: client.managed_instance_operations.cancel(group, instance, uuid.UUID(full[0].name)),
 )
 
-# What this build does not do, it says.
-refused(
-    "ManagementServiceFeatureDisabled",
-    lambda: client.managed_databases.begin_create_or_update(
-        group, instance, "new", {"location": "local"}
-    ).result(),
-)
-
 # Deleted databases: none yet.
 assert list(client.restorable_dropped_managed_databases.list_by_instance(group, instance)) == []
 print("the SDK is served")

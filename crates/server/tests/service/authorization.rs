@@ -21,20 +21,27 @@ const ROLES: [&str; 4] = [
 fn by_hand(endpoint: Endpoint) -> &'static str {
     use Endpoint as E;
     match endpoint {
-        E::Health | E::Ready | E::AuthorityCertificate | E::CloudMetadata => "anybody",
-        E::Token | E::OpenIdConfiguration | E::KeySet => "anybody",
-        E::Tenants | E::Subscriptions => "token",
+        E::Health | E::Ready | E::AuthorityCertificate => "anybody",
+        E::ApiDescription | E::CloudMetadata => "anybody",
+        E::Token | E::OpenIdConfiguration | E::KeySet | E::AdfsConfiguration => "anybody",
+        // Who asks says who they are in the request itself.
+        E::ManagedIdentityToken => "anybody",
+        E::Tenants | E::Subscriptions | E::DirectoryObjects | E::ServicePrincipals => "token",
         // The instance contributor's actions name the groups, not the subscription.
         E::Subscription => "OCR",
         E::ResourceGroups | E::ResourceGroup => "OCRS",
         E::Instances | E::Instance | E::Databases | E::Database => "OCRS",
         E::DatabasePut | E::DatabasePatch | E::DatabaseDelete => "OCS",
+        E::DatabaseStatus | E::DatabaseResult | E::RestoreDetails => "OCRS",
+        E::RecoverableDatabases | E::RecoverableDatabase => "OCRS",
         E::DroppedDatabases | E::DroppedDatabase => "OCRS",
         E::ShortTermPolicies | E::ShortTermPolicy => "OCRS",
         E::ShortTermPolicyPut | E::DroppedShortTermPolicyPut => "OCS",
         E::DroppedShortTermPolicies | E::DroppedShortTermPolicy => "OCRS",
         E::LongTermPolicies | E::LongTermPolicy => "OCRS",
-        E::LongTermPolicyPut => "OCS",
+        E::LongTermPolicyPut | E::LongTermPolicyDelete => "OCS",
+        E::LongTermBackups | E::LongTermBackup => "OCRS",
+        E::LongTermBackupDelete => "OC",
         E::Operations | E::Operation | E::AsyncStatus => "OCRS",
         E::OperationCancel => "OCS",
         E::RoleDefinitions | E::RoleDefinition => "OCRS",
@@ -62,7 +69,17 @@ fn path(route: &Route, subscription: &str, tenant: &str) -> String {
         ("{database}", "app"),
         ("{dropped}", "app,132024306561630000"),
         ("{policy}", "default"),
+        ("{location}", "local"),
+        ("{details}", "Default"),
+        ("{recoverable}", "app"),
         ("{operation}", id),
+        ("{location}", "local"),
+        ("{source}", "one"),
+        ("{sourceDatabase}", "app"),
+        (
+            "{backup}",
+            "7d9a7c1e-0000-4000-8000-00000000000a;132024306561630000",
+        ),
         ("{role}", id),
         ("{assignment}", id),
     ]
@@ -107,10 +124,14 @@ async fn every_route_is_open_to_exactly_the_roles_that_are_published_for_it() ->
             path: &path,
             query: VERSION,
             token: None,
+            identity_header: None,
             body: b"",
         };
-        let refused =
-            service.answer(&without_token).await.status == 401 && route.endpoint != Endpoint::Token;
+        let signs_in = matches!(
+            route.endpoint,
+            Endpoint::Token | Endpoint::ManagedIdentityToken
+        );
+        let refused = service.answer(&without_token).await.status == 401 && !signs_in;
         assert_eq!(refused, hand != "anybody", "{path} without a token");
         if matches!(hand, "anybody" | "token") {
             assert!(matches!(route.need, Need::Nothing | Need::Token), "{path}");

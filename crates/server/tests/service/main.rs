@@ -1,5 +1,11 @@
 //! The service as a whole: who may do what, and what it does on real servers for real clients.
 
 mod authorization;
+mod databases;
+mod described;
 mod live;
+mod long_term;
+mod restarts;
+mod retention;
+mod signing_in;
 mod support;

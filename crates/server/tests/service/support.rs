@@ -55,14 +55,18 @@ impl Place {
 
     /// Starts the service; `more` are lines of its configuration.
     pub async fn start(&self, more: &str) -> Result<Running> {
+        Ok(start(Config::parse(&self.config(more))?).await?)
+    }
+
+    /// The text of the configuration that it is started with.
+    pub fn config(&self, more: &str) -> String {
         let here = self.path().display();
-        let text = format!(
+        format!(
             "listen = \"127.0.0.1:{port}\"\npublic_url = \"{base}\"\nstate_directory = \"{here}/state\"\n\
              [repository]\nurl = \"{here}/repository\"\npassphrase_file = \"{here}/passphrase\"\n{more}",
             port = self.port,
             base = self.base(),
-        );
-        Ok(start(Config::parse(&text)?).await?)
+        )
     }
 }
 
@@ -145,6 +149,7 @@ impl<'a> Somebody<'a> {
             path,
             query,
             token: Some(&self.token),
+            identity_header: None,
             body: body.as_bytes(),
         };
         self.service.answer(&wanted).await

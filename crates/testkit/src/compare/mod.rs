@@ -11,4 +11,4 @@ mod read;
 pub use content::{DatabaseContent, Fingerprint, Rows, SequenceState};
 pub use difference::{assert_same, assert_same_database, database_differences, differences};
 pub use integrity::{check_integrity, check_stopped};
-pub use read::{fingerprint, fingerprint_database, schema_text};
+pub use read::{creation_text, fingerprint, fingerprint_database, schema_text};

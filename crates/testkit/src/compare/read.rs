@@ -62,8 +62,21 @@ pub async fn fingerprint_database(client: &Client) -> Result<DatabaseContent> {
 /// # Errors
 /// When `pg_dump` fails.
 pub async fn schema_text(cluster: &Cluster, database: &str) -> Result<String> {
+    definitions(cluster, database, &[]).await
+}
+
+/// As [`schema_text`], with what makes the database itself: locale, owner, rights, settings, comment.
+///
+/// # Errors
+/// When `pg_dump` fails.
+pub async fn creation_text(cluster: &Cluster, database: &str) -> Result<String> {
+    definitions(cluster, database, &["--create"]).await
+}
+
+async fn definitions(cluster: &Cluster, database: &str, more: &[&str]) -> Result<String> {
     let connection = format!("--dbname={}", cluster.connection_string(database));
-    let arguments = ["--schema-only".to_owned(), connection];
+    let mut arguments = vec!["--schema-only".to_owned(), connection];
+    arguments.extend(more.iter().map(|&argument| argument.to_owned()));
     let text = cluster.server().run("pg_dump", arguments).await?;
     let kept = text.lines().filter(|line| {
         // `\restrict` carries a random key.

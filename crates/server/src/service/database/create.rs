@@ -1,0 +1,111 @@
+//! Making an empty database.
+
+use std::time::Duration;
+
+use everpoint_instance::grant::{quote_identifier, quote_literal};
+
+use super::work::Teller;
+use crate::{
+    catalog::DatabaseOperation,
+    service::{Service, operations::Failure},
+};
+
+/// A template that somebody is connected to cannot be copied; so often it is tried again.
+const ATTEMPTS: u32 = 10;
+const PAUSE: Duration = Duration::from_secs(1);
+/// SQLSTATE: somebody is connected to the template.
+const OBJECT_IN_USE: &str = "55006";
+/// SQLSTATE: the name has a database.
+const DUPLICATE_DATABASE: &str = "42P04";
+/// SQLSTATE: there is no such locale.
+const WRONG_OBJECT_TYPE: &str = "42809";
+
+impl Service {
+    /// Makes it. Its owner is the superuser of the instance.
+    pub(super) async fn create(
+        &self,
+        operation: &DatabaseOperation,
+        collation: Option<&str>,
+        teller: &Teller,
+    ) -> Result<(), Failure> {
+        let observed = self.instance_of(operation)?;
+        let session = self.admin_session(&observed, &operation.name).await?;
+        let sql = statement(&operation.name, collation);
+        teller.progress.phase("creating", 0);
+        let mut attempts = 1;
+        loop {
+            let Err(error) = session.batch_execute(&sql).await else {
+                break;
+            };
+            let code = error.code().map(|code| code.code().to_owned());
+            match code.as_deref() {
+                Some(OBJECT_IN_USE) if attempts < ATTEMPTS => {
+                    attempts += 1;
+                    teller.say("the template is in use; trying again");
+                    tokio::time::sleep(PAUSE).await;
+                }
+                // An attempt that the service's end interrupted came so far.
+                Some(DUPLICATE_DATABASE) if operation.attempts > 0 => break,
+                code => return Err(failure(&operation.name, collation, code, &error)),
+            }
+        }
+        teller.say("made");
+        self.look_at_server(&observed.name).await;
+        Ok(())
+    }
+}
+
+/// Another collation than the template's needs the template that holds nothing.
+fn statement(name: &str, collation: Option<&str>) -> String {
+    let name = quote_identifier(name);
+    match collation {
+        None => format!("CREATE DATABASE {name}"),
+        Some(collation) => {
+            let collation = quote_literal(collation);
+            format!(
+                "CREATE DATABASE {name} TEMPLATE template0 LC_COLLATE {collation} LC_CTYPE {collation}"
+            )
+        }
+    }
+}
+
+fn failure(
+    name: &str,
+    collation: Option<&str>,
+    code: Option<&str>,
+    error: &tokio_postgres::Error,
+) -> Failure {
+    let said = error
+        .as_db_error()
+        .map_or_else(|| crate::chain(error), |said| said.message().to_owned());
+    match (code, collation) {
+        (Some(DUPLICATE_DATABASE), _) => Failure {
+            code: "ManagedDatabaseNameInUse",
+            text: format!("database `{name}` exists. Choose another name"),
+        },
+        (Some(WRONG_OBJECT_TYPE), Some(collation)) => Failure {
+            code: "InvalidParameterValue",
+            text: format!(
+                "the server has no collation `{collation}` for a database ({said}). Leave it out, or give one of the server's locales, as `locale -a` lists them there"
+            ),
+        },
+        _ => Failure {
+            code: "CreateFailed",
+            text: format!("the server did not make database `{name}`: {said}"),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_collations_are_quoted() {
+        assert_eq!(statement("a\"b", None), "CREATE DATABASE \"a\"\"b\"");
+        assert_eq!(
+            statement("x", Some("C' ; DROP")),
+            "CREATE DATABASE \"x\" TEMPLATE template0 LC_COLLATE 'C'' ; DROP' LC_CTYPE 'C'' ; DROP'"
+        );
+    }
+}

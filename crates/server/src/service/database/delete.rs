@@ -1,0 +1,85 @@
+//! Deleting a database, so that it can be had back to its last transaction.
+
+use everpoint_instance::{SqlClient, grant::quote_identifier};
+use everpoint_pgformat::Lsn;
+
+use super::work::Teller;
+use crate::{
+    audit::Outcome,
+    catalog::DatabaseOperation,
+    service::{Service, operations::Failure},
+};
+
+/// Sessions in a database, for a person.
+const SESSIONS: &str = "SELECT format('%s of %s, from %s', pid, coalesce(usename, 'nobody'), \
+    coalesce(nullif(application_name, ''), client_addr::text, 'this machine')) \
+    FROM pg_stat_activity WHERE datname = $1 ORDER BY pid LIMIT 100";
+const EXISTS: &str = "SELECT 1 FROM pg_database WHERE datname = $1";
+
+impl Service {
+    /// Stores the log up to now, drops the database with the sessions in it, and stores the log of that, too.
+    pub(super) async fn delete(
+        &self,
+        operation: &DatabaseOperation,
+        teller: &Teller,
+    ) -> Result<(), Failure> {
+        let observed = self.instance_of(operation)?;
+        let name = &operation.name;
+        let session = self.admin_session(&observed, name).await?;
+        let failed = |error: tokio_postgres::Error| failure(name, &crate::chain(&error));
+        let found = session.query(EXISTS, &[name]).await.map_err(failed)?;
+        if found.is_empty() {
+            // An earlier attempt came so far, or somebody else was faster.
+            teller.say("it is not there any more");
+            self.look_at_server(&observed.name).await;
+            return Ok(());
+        }
+        teller.progress.phase("backing up the tail of the log", 0);
+        let tail = position(&session).await.map_err(failed)?;
+        self.store_log_until(&observed, tail, teller).await?;
+        teller.say(format!("the log is stored up to {tail}"));
+        for row in session.query(SESSIONS, &[name]).await.map_err(failed)? {
+            let who: String = row.try_get(0).unwrap_or_default();
+            teller.say(format!("ends session {who}"));
+            self.audit_database(operation, Outcome::Done, &format!("ends session {who}"));
+        }
+        teller.progress.phase("dropping", 0);
+        let sql = format!(
+            "DROP DATABASE IF EXISTS {} WITH (FORCE)",
+            quote_identifier(name)
+        );
+        if let Err(error) = session.batch_execute(&sql).await {
+            let said = error
+                .as_db_error()
+                .map_or_else(|| crate::chain(&error), |said| said.message().to_owned());
+            return Err(failure(name, &said));
+        }
+        teller.say("dropped");
+        self.look_at_server(&observed.name).await;
+        teller.progress.phase("backing up the log of the drop", 0);
+        let end = position(&session).await.map_err(failed)?;
+        if let Err(failure) = self.store_log_until(&observed, end, teller).await {
+            // It is gone, and what it held is stored.
+            teller.say(format!(
+                "the log of the drop is not stored yet: {}",
+                failure.text
+            ));
+        }
+        self.look_at_repository(&observed.name).await;
+        Ok(())
+    }
+}
+
+fn failure(name: &str, said: &str) -> Failure {
+    Failure {
+        code: "DeleteFailed",
+        text: format!("database `{name}` was not deleted: {said}"),
+    }
+}
+
+/// The end of the log as it is now.
+async fn position(session: &SqlClient) -> Result<Lsn, tokio_postgres::Error> {
+    let sql = "SELECT (pg_current_wal_insert_lsn() - '0/0')::int8";
+    let position: i64 = session.query_one(sql, &[]).await?.try_get(0)?;
+    Ok(Lsn::new(u64::try_from(position).unwrap_or(0)))
+}

@@ -1,0 +1,219 @@
+//! Restoring a database into an instance's server.
+
+use everpoint_engine::{
+    database::{
+        self, DatabaseRequest as EngineRequest,
+        choose::{DropTime, Wanted},
+        deleted::deleted,
+        into_server::{IntoServer, Landed},
+        state::State,
+        watch::{Event, Watch},
+    },
+    restore::target::Target,
+    transplant::{
+        Event as MoveEvent, Existing, Method, MissingRoles, OpenSessions, TablespaceUse,
+        name::DatabaseName, replicas::ReplicaPolicy,
+    },
+};
+use jiff::{SignedDuration, Timestamp};
+
+use super::{admin::owner, details::Kept, failure, work::Teller};
+use crate::{
+    catalog::{DatabaseOperation, RestoreRequest, RestoreSource},
+    config::positive,
+    service::{Service, operations::Failure},
+};
+
+/// A database that is online. Its scratch server is put away once that is written down.
+pub(super) type Restored = Landed;
+
+impl Service {
+    /// Restores it.
+    pub(super) async fn restore(
+        &self,
+        operation: &DatabaseOperation,
+        request: &RestoreRequest,
+        teller: &Teller,
+    ) -> Result<(Landed, Watch), Failure> {
+        let id = operation.row.id;
+        let target = self.instance_of(operation)?;
+        // A long-term copy outlives the instance it was made of.
+        let (repository, without) = match &request.source {
+            RestoreSource::LongTerm { copy, .. } => (
+                self.repository.long_term(&request.instance, *copy),
+                Some(target.clone()),
+            ),
+            _ => (self.repository.clone(), None),
+        };
+        let source = self.instance(&request.instance).or(without);
+        let source = source.ok_or_else(|| Failure {
+            code: "RestoreSourceDatabaseNotFound",
+            text: format!("there is no instance `{}` any more", request.instance),
+        })?;
+        let name: DatabaseName = operation.name.parse().map_err(|error| Failure {
+            code: "CannotUseReservedDatabaseName",
+            text: crate::chain(&error),
+        })?;
+        let (wanted, target_point) = self.wanted(request).await?;
+        let config = &self.config.restores;
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let engine = EngineRequest {
+            instance: request.instance.clone(),
+            wanted,
+            target: target_point,
+            timeline: None,
+            scratch: self.config.scratch(),
+            owner: owner(&source)?,
+            jobs: config.jobs.map_or((processors / 2).max(1), usize::from),
+        };
+        let plan = database::plan(&repository, engine)
+            .await
+            .map_err(|error| failure::of_plan(&error))?;
+        let mut kept = Kept::of(&plan);
+        self.keep_details(id, &kept).await;
+        teller.say(format!(
+            "database `{}` of `{}` as of {}: {} bytes of files, {} of log",
+            plan.chosen.name,
+            request.instance,
+            plan.chosen.resolved.log_until,
+            plan.file_bytes(),
+            plan.log_bytes()
+        ));
+        let (reach, connection) = self.admin(&target, &operation.name)?;
+        let into = IntoServer {
+            reach,
+            target: connection,
+            name,
+            existing: Existing::Refuse,
+            sessions: OpenSessions::Refuse,
+            // Nobody is there to ask: owners that are missing come without passwords and cannot log in.
+            missing_roles: MissingRoles::Create,
+            tablespaces: match target.name == request.instance {
+                true => TablespaceUse::AsItWas,
+                false => TablespaceUse::Default,
+            },
+            method: Method::Copy,
+            replicas: Vec::new(),
+            replica_policy: match config.replica_wait {
+                None => ReplicaPolicy::Wait,
+                Some(limit) if limit.is_zero() => ReplicaPolicy::GoOn,
+                Some(limit) => ReplicaPolicy::WaitAtMost(positive(limit)),
+            },
+            bin_directory: self
+                .config
+                .instances
+                .get(source.name.as_str())
+                .and_then(|found| found.bin_directory.clone()),
+        };
+        into.check(&plan)
+            .await
+            .map_err(|error| failure::of_move(&error))?;
+        let heard = teller.clone();
+        let watch = Watch::new(teller.progress.clone(), move |event| tell(&heard, event));
+        let noting = self.keep_noting(id, &mut kept, teller);
+        let restoring = into.restore(&repository, &plan, Some(id.to_string()), &watch);
+        let landed = tokio::select! {
+            landed = restoring => landed.map_err(|error| failure::of_move(&error))?,
+            never = noting => match never {},
+        };
+        kept.enter(State::Online, Timestamp::now());
+        self.keep_details(id, &kept).await;
+        self.look_at_server(&target.name).await;
+        // Before now it was there under a hidden name, under which nobody asks for it.
+        let now = Timestamp::now();
+        let noted = self
+            .catalog
+            .set_created(&target.name, &operation.name, now)
+            .await;
+        if let Err(error) = noted {
+            tracing::warn!(error = %crate::chain(&error), "the catalog failed");
+        }
+        Ok((landed, watch))
+    }
+
+    /// Which database is meant, in the engine's words. A deleted one is told by when its drop committed, which the
+    /// log knows to the microsecond.
+    async fn wanted(&self, request: &RestoreRequest) -> Result<(Wanted, Option<Target>), Failure> {
+        let point = request.point.map(Target::Time);
+        let (oid, name, deleted_at) = match &request.source {
+            RestoreSource::Living { name } => return Ok((Wanted::Named(name.clone()), point)),
+            RestoreSource::LongTerm { name, .. } => return Ok((Wanted::Named(name.clone()), None)),
+            RestoreSource::Deleted {
+                oid,
+                name,
+                deleted_at,
+            } => (*oid, name, *deleted_at),
+        };
+        let all = deleted(&self.repository, &request.instance).await;
+        let all = all.map_err(|error| failure::of_choice(&error))?;
+        let fitting = all
+            .iter()
+            .filter(|found| found.oid.get() == oid)
+            .max_by_key(|found| found.dropped);
+        let Some(found) = fitting else {
+            return Err(Failure {
+                code: "BackupSetNotFound",
+                text: format!(
+                    "the log of the drop of database `{name}` is not stored yet, or not any more. Try again when the log is stored up to {deleted_at}"
+                ),
+            });
+        };
+        let wanted = Wanted::Deleted {
+            name: found.name.clone(),
+            dropped: found.dropped.and_then(exactly),
+        };
+        // As late as possible is just before the drop.
+        let behind = |point: &Timestamp| found.dropped.is_some_and(|dropped| *point >= dropped);
+        let point = request
+            .point
+            .filter(|point| !behind(point))
+            .map(Target::Time);
+        Ok((wanted, point))
+    }
+}
+
+fn exactly(time: Timestamp) -> Option<DropTime> {
+    let to = time.checked_add(SignedDuration::from_micros(1)).ok()?;
+    Some(DropTime { from: time, to })
+}
+
+fn tell(teller: &Teller, event: Event) {
+    match event {
+        Event::State(state) => teller.enter(state),
+        Event::LeftoverRemoved(database) => teller.say(format!(
+            "removed `{database}`, which an interrupted restore had left on the server"
+        )),
+        Event::Recovered {
+            filter,
+            rolled_back,
+        } => {
+            let (records, others) = (filter.records, filter.neutralised);
+            teller.say(format!(
+                "recovered; {others} of {records} log records were other databases'"
+            ));
+            for gid in rolled_back {
+                teller.say(format!(
+                    "rolled back transaction `{gid}`, which was prepared and not committed"
+                ));
+            }
+        }
+        Event::Remark(remark) => teller.say(remark),
+        Event::Kept(path) => teller.say(format!(
+            "what it made could not be removed; its journal is in {}",
+            path.display()
+        )),
+        Event::Move(event) => match event {
+            MoveEvent::ReplicasBehind(replicas) => {
+                for (name, behind) in replicas {
+                    teller.say(match behind {
+                        Some(bytes) => format!("replica `{name}` has {bytes} bytes to replay"),
+                        None => format!("replica `{name}` is not connected"),
+                    });
+                }
+            }
+            MoveEvent::NotTaken(what) => teller.say(format!("the server did not take {what}")),
+            _ => {}
+        },
+        _ => {}
+    }
+}

@@ -1,0 +1,108 @@
+//! Policies kept in the repository, too, so that a catalog that is lost can be made anew.
+
+use std::{collections::HashMap, error::Error};
+
+use everpoint_pgformat::Oid;
+use everpoint_repository::{
+    InstanceName,
+    policy_document::{DatabasePolicy, LongTermPeriods, PolicyDocument},
+};
+use jiff::Timestamp;
+use tokio::sync::Mutex;
+
+use super::Service;
+use crate::{
+    catalog::{DatabaseRow, LongTermRow},
+    policy::{LongTermPolicy, Period},
+};
+
+/// What was written of each instance last.
+#[derive(Debug, Default)]
+pub struct WrittenPolicies {
+    known: Mutex<HashMap<InstanceName, Vec<DatabasePolicy>>>,
+}
+
+impl Service {
+    /// Writes an instance's policies into the repository, if they are others than those there. What fails is
+    /// told, and tried again when the server is looked at next.
+    pub async fn store_policies(&self, instance: &InstanceName) {
+        if let Err(error) = self.try_store_policies(instance).await {
+            let error = crate::chain(error.as_ref());
+            tracing::error!(%instance, error, "the policies cannot be written into the repository");
+        }
+    }
+
+    async fn try_store_policies(
+        &self,
+        instance: &InstanceName,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        // One after the other, so that an older reading does not come behind a newer one.
+        let mut known = self.written_policies.known.lock().await;
+        let databases = self.catalog().databases(instance).await?;
+        let long_term = self.catalog().long_term_policies(instance).await?;
+        let policies = policies(&databases, &long_term);
+        if known.get(instance) == Some(&policies) || databases.is_empty() {
+            return Ok(());
+        }
+        let there = self.repository().policies(instance).await?;
+        let written = self.catalog().policy_revision(instance).await?;
+        if let Some((revision, document)) = there {
+            if document.databases == policies {
+                self.catalog()
+                    .note_policy_revision(instance, revision)
+                    .await?;
+                known.insert(instance.clone(), policies);
+                return Ok(());
+            }
+            if written != Some(revision) {
+                // They may be all that is left of a catalog that was lost.
+                tracing::warn!(
+                    %instance,
+                    "the repository holds policies that this catalog did not write; they stay. To take them over: everpoint catalog rebuild"
+                );
+                return Ok(());
+            }
+        }
+        let document = PolicyDocument {
+            written_at: Timestamp::now(),
+            databases: policies,
+        };
+        let revision = self
+            .repository()
+            .write_policies(instance, &document)
+            .await?;
+        self.catalog()
+            .note_policy_revision(instance, revision)
+            .await?;
+        known.insert(instance.clone(), document.databases);
+        Ok(())
+    }
+}
+
+fn policies(databases: &[DatabaseRow], long_term: &[LongTermRow]) -> Vec<DatabasePolicy> {
+    let policy = |database: &DatabaseRow| {
+        let long_term = long_term.iter().find(|row| row.is_of(database));
+        DatabasePolicy {
+            oid: Oid::new(database.oid),
+            name: database.name.clone(),
+            collation: database.collation.clone(),
+            created_at: database.created_at,
+            deleted_at: database.deleted_at,
+            short_term_days: database.retention.get(),
+            long_term: long_term.map(|row| periods(&row.policy)),
+        }
+    };
+    databases.iter().map(policy).collect()
+}
+
+fn periods(policy: &LongTermPolicy) -> LongTermPeriods {
+    let yearly = policy.yearly();
+    LongTermPeriods {
+        weekly: policy.weekly().to_string(),
+        monthly: policy.monthly().to_string(),
+        yearly: yearly
+            .map_or(Period::NONE, |(period, _)| period)
+            .to_string(),
+        week_of_year: yearly.map(|(_, week)| week.get()),
+    }
+}

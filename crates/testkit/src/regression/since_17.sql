@@ -1,0 +1,10 @@
+CREATE COLLATION kinds.built_in (provider = builtin, locale = 'C.UTF-8');
+CREATE TABLE kinds.identity_parted (id int GENERATED ALWAYS AS IDENTITY, n int) PARTITION BY RANGE (n);
+CREATE TABLE kinds.identity_parted_1 PARTITION OF kinds.identity_parted FOR VALUES FROM (0) TO (100);
+INSERT INTO kinds.identity_parted (n) SELECT i FROM generate_series(0, 50) i;
+GRANT MAINTAIN ON kinds.wide TO kind_reader;
+CREATE VIEW kinds.merged AS SELECT * FROM JSON_TABLE('[{"a": 1}]', '$[*]' COLUMNS (a int PATH '$.a' DEFAULT 7 ON EMPTY, n FOR ORDINALITY));
+CREATE FUNCTION kinds.note_login() RETURNS event_trigger LANGUAGE plpgsql AS $f$ BEGIN PERFORM 1 / (current_user <> 'kind_writer')::int; END $f$;
+CREATE EVENT TRIGGER on_login ON login EXECUTE FUNCTION kinds.note_login();
+ALTER EVENT TRIGGER on_login ENABLE ALWAYS;
+CREATE SUBSCRIPTION from_17 CONNECTION 'host=/nowhere dbname=x' PUBLICATION p WITH (connect = false, slot_name = NONE, failover = true);

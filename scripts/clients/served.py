@@ -1,0 +1,112 @@
+"""A PostgreSQL server with a database in it, and Everpoint's service beside it, in a scratch directory."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bench"))
+from server import Account, PORT, SUPERUSER, Server, programs  # noqa: E402
+
+START_SECONDS = 60
+STOP_SECONDS = 120
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+class Served:
+    """Everything that clients are tried against; gone when left."""
+
+    def __init__(self, program):
+        self.program = Path(program).absolute()
+        self.account = Account()
+        self.process = None
+
+    def __enter__(self):
+        self.root = Path(tempfile.mkdtemp(prefix="everpoint-clients-"))
+        os.chown(self.root, self.account.uid, self.account.gid)
+        # The server's user may not be able to enter where it was built.
+        self.everpoint = self.root / "everpoint"
+        shutil.copy(self.program, self.everpoint)
+        data = self.root / "data"
+        subprocess.run([programs() / "initdb", "-D", data, "-U", SUPERUSER, "--auth=trust", "--no-sync", "--locale=C",
+                        "--encoding=UTF8", "--no-instructions"],
+                       check=True, cwd="/", stdout=subprocess.DEVNULL, **self.account.options)
+        self.server = Server(self.account, data, self.root / "socket", {"wal_level": "replica"})
+        self.server.__enter__()
+        try:
+            self._serve()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _command(self, *arguments, **options):
+        environment = {**os.environ, "HOME": str(self.root), "EVERPOINT_REPOSITORY": str(self.root / "repository"),
+                       "EVERPOINT_KEY_FILE": str(self.root / "key")}
+        return subprocess.run([self.everpoint, *arguments], check=True, cwd="/", env=environment,
+                              stdin=subprocess.DEVNULL, **self.account.options, **options)
+
+    def _serve(self):
+        connection = f"host={self.server.sockets} port={PORT} user={SUPERUSER} dbname=postgres"
+        self._command("init", "--generate-key-file", stdout=subprocess.DEVNULL)
+        self._command("instance", "add", "one", "--connection", connection, stdout=subprocess.DEVNULL)
+        port = free_port()
+        self.base = f"https://localhost:{port}"
+        config = self.root / "everpoint.toml"
+        config.write_text(f"""
+listen = "127.0.0.1:{port}"
+public_url = "{self.base}"
+state_directory = "{self.root}/state"
+[repository]
+url = "{self.root}/repository"
+key_file = "{self.root}/key"
+[backups]
+log_every = "1s"
+{self.more_configuration()}
+""")
+        self.log = self.root / "serve.log"
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(
+                [self.everpoint, "serve", "--config", config], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/",
+                env={**os.environ, "HOME": str(self.root)}, start_new_session=True, **self.account.options)
+        deadline = time.monotonic() + START_SECONDS
+        while "client secret" not in self.said():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"clients: the service did not start:\n{self.said()}")
+            time.sleep(0.1)
+        names = {"tenant": "tenant", "subscription": "subscription", "client_id": "client id", "secret": "client secret"}
+        for name, label in names.items():
+            found = re.search(rf"^\s*{label}\s+(\S+)", self.said(), re.MULTILINE)
+            setattr(self, name, found.group(1))
+        self.authority = self.root / "state/tls/ca.pem"
+
+    def more_configuration(self):
+        return f"[restores]\nscratch_directory = \"{self.root}/scratch\"\n"
+
+    def said(self):
+        return self.log.read_text(errors="replace")
+
+    def sql(self, text, database="postgres"):
+        return self.server.sql(text, database)
+
+    def __exit__(self, *_):
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self.server.__exit__()
+        shutil.rmtree(self.root, ignore_errors=True)
