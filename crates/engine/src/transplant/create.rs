@@ -94,6 +94,19 @@ pub(super) async fn remove(server: &Server, operation: OperationId) -> Result<()
         drop_database(server, &session, &name).await?;
     }
     files::remove_orphans(&session, operation).await?;
+    remove_roles(&session, operation).await
+}
+
+/// Removes what is left of an operation whose database has its name: the vessel.
+pub(super) async fn remove_vessel(
+    server: &Server,
+    operation: OperationId,
+) -> Result<(), MoveError> {
+    let session = server.connect_any().await?;
+    drop_database(server, &session, &operation.vessel_name()).await
+}
+
+async fn remove_roles(session: &Session, operation: OperationId) -> Result<(), MoveError> {
     let roles: Vec<String> = session
         .column(
             "find roles",
