@@ -141,6 +141,9 @@ pub(super) fn say(event: &Event) {
             eprintln!("waiting for sessions to end: {}", list(sessions))
         }
         Event::SessionsEnded(sessions) => eprintln!("ended sessions: {}", list(sessions)),
+        Event::Left(database) => {
+            eprintln!("`{database}` could not be dropped; `everpoint restore repair` does it")
+        }
         Event::NotTaken(what) => eprintln!("the server did not take {what}"),
         _ => {}
     }

@@ -207,7 +207,8 @@ fn text(args: &Log, events: &[&Event], shown: &ShownLog) -> String {
         text.push_str("nothing of that kind happened in the log that is stored\n");
     }
     for trouble in &shown.troubles {
-        text.push_str(&format!("\nNOTE: {trouble}\n"));
+        text.push('\n');
+        text.push_str(&wrapped(&format!("NOTE: {trouble}"), 0));
     }
     if let Some(event) = events.last() {
         text.push_str(&format!(

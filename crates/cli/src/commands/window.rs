@@ -157,7 +157,8 @@ fn text(
         }
     }
     for trouble in &shown.troubles {
-        text.push_str(&format!("\nNOTE: {trouble}\n"));
+        text.push('\n');
+        text.push_str(&wrapped(&format!("NOTE: {trouble}"), 0));
     }
     if window.backup_needed {
         text.push_str(&format!("\nTAKE A BACKUP: everpoint backup {name}\n"));

@@ -156,9 +156,13 @@ fn a_service_is_spoken_to_by_whoever_is_signed_in_and_by_nobody_else() -> Result
             .says("14 days");
 
         let operations = served.json(&["operation", "list", "main"])?;
-        let id = operations[0]["name"]
+        let rows = operations.as_array().context("a list")?;
+        let full = rows
+            .iter()
+            .find(|row| row["properties"]["operation"] == "FullBackup");
+        let id = full.context("no full backup")?["name"]
             .as_str()
-            .context("an operation")?
+            .unwrap()
             .to_owned();
         served
             .run(&["operation", "show", "main", &id])?

@@ -139,3 +139,89 @@ pub fn neighbour(mark: &TransactionMark) -> Neighbour {
         lsn: mark.start,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use everpoint_pgformat::{
+        MajorVersion, TimelineId, TransactionId,
+        wal::transaction::EndKind,
+        wal_summary::{SummaryBuilder, time_index::TimeIndex},
+    };
+
+    use super::*;
+
+    const SECOND: i64 = 1_000_000;
+
+    fn end((lsn, seconds): (u64, i64)) -> TransactionMark {
+        TransactionMark {
+            time: PgTimestamp::from_raw(seconds * SECOND),
+            before: Lsn::new(lsn - 10),
+            start: Lsn::new(lsn),
+            end: Lsn::new(lsn + 8),
+            transaction: TransactionId::new(700),
+            kind: EndKind::Commit,
+        }
+    }
+
+    fn preparation((lsn, seconds): (u64, i64)) -> PreparedMark {
+        PreparedMark {
+            time: PgTimestamp::from_raw(seconds * SECOND),
+            start: Lsn::new(lsn),
+            end: Lsn::new(lsn + 8),
+            transaction: TransactionId::new(701),
+        }
+    }
+
+    /// Positions and seconds.
+    type Marks<'a> = &'a [(u64, i64)];
+
+    /// Searches summaries, each of ends and preparations.
+    fn search(seconds: i64, summaries: &[(Marks<'_>, Marks<'_>)]) -> TimeSearch {
+        let mut search = TimeSearch::new(PgTimestamp::from_raw(seconds * SECOND));
+        let version = MajorVersion::try_from(18).unwrap();
+        for (ends, prepared) in summaries {
+            let builder = SummaryBuilder::new(version, TimelineId::FIRST, Lsn::new(1));
+            let mut summary = builder.summary().clone();
+            let ends = ends.iter().copied().map(end);
+            summary.times = TimeIndex::new(ends, prepared.iter().copied().map(preparation));
+            search.add(&summary);
+        }
+        search
+    }
+
+    fn lsns(search: &TimeSearch) -> (Option<u64>, Option<u64>, Option<u64>) {
+        let of = |neighbour: Option<Neighbour>| neighbour.map(|found| found.lsn.get());
+        let last = search.last_record().map(|(start, _)| start.get());
+        (of(search.inside()), last, of(search.outside()))
+    }
+
+    #[test]
+    fn replay_ends_behind_the_last_end_or_preparation_before_the_first_later_end() {
+        let first: (Marks<'_>, Marks<'_>) = (&[(100, 10), (200, 20)], &[(150, 15), (250, 25)]);
+        // One that is later than the time, and one behind the first end outside.
+        let second: (Marks<'_>, Marks<'_>) = (&[(400, 40), (500, 30)], &[(300, 35), (450, 28)]);
+        let both = [first, second];
+        assert_eq!(lsns(&search(5, &both)), (None, None, Some(100)));
+        assert_eq!(lsns(&search(12, &both)), (Some(100), Some(100), Some(200)));
+        assert_eq!(lsns(&search(15, &both)), (Some(100), Some(150), Some(200)));
+        assert_eq!(lsns(&search(22, &both)), (Some(200), Some(200), Some(400)));
+        assert_eq!(lsns(&search(30, &both)), (Some(200), Some(250), Some(400)));
+        assert_eq!(lsns(&search(40, &both)), (Some(500), Some(500), None));
+    }
+
+    #[test]
+    fn steps_back_of_the_clock_are_told_up_to_where_replay_ends() {
+        let steps = |seconds, keep: u64| {
+            let ends: Marks<'_> = &[(100, 100), (200, 98), (300, 99), (400, 50), (500, 200)];
+            let search = search(seconds, &[(ends, &[])]);
+            let mut found = search.surroundings(TimelineHistory::root(TimelineId::FIRST));
+            found.keep_before(Lsn::new(keep));
+            let steps = found.clock_steps.iter();
+            steps.map(|step| step.at.get()).collect::<Vec<_>>()
+        };
+        assert_eq!(steps(150, 500), [200, 400]);
+        assert_eq!(steps(150, 300), [200]);
+        // The first end is later already.
+        assert_eq!(steps(99, 500), [0_u64; 0]);
+    }
+}

@@ -96,9 +96,15 @@ impl SummaryEvent {
                     Doubt::NoBoundary => "no record begins where it begins".to_owned(),
                     Doubt::Incomplete => "it was made without the log before it".to_owned(),
                 };
-                let path = &stored.path;
+                let StoredSummary {
+                    timeline,
+                    start,
+                    end,
+                    ..
+                } = stored;
                 Some(format!(
-                    "summary {path} is not used: {why}. Reading the log itself"
+                    "the summary of the log from {start} to {end} on timeline {timeline} is not used: {why}. \
+                     Reading the log itself"
                 ))
             }
         }

@@ -132,7 +132,7 @@ impl Run<'_> {
                     .into_iter()
                     .filter(|stored| stored.timeline == timeline)
                     .collect();
-                SummaryReader::from_log(context, own, timeline, start, end, &hear)
+                SummaryReader::from_log(context, own, timeline, start, end, hear)
             }
         };
         let mut reached = start;

@@ -100,6 +100,15 @@ pub(super) async fn remove(server: &Server, operation: OperationId) -> Result<()
     drop_roles(&session, operation).await
 }
 
+/// Removes what is left of an operation whose database has its name: the vessel.
+pub(super) async fn remove_vessel(
+    server: &Server,
+    operation: OperationId,
+) -> Result<(), MoveError> {
+    let session = server.connect_any().await?;
+    drop_database(server, &session, &operation.vessel_name()).await
+}
+
 /// Drops the roles that an operation has made and not registered.
 pub(super) async fn drop_roles(session: &Session, operation: OperationId) -> Result<(), MoveError> {
     let roles: Vec<String> = session

@@ -181,6 +181,8 @@ pub enum Event {
     OpenSessions(Vec<String>),
     /// Sessions that were ended.
     SessionsEnded(Vec<String>),
+    /// A database that is of no use any more and could not be dropped; a later start does it.
+    Left(String),
     /// Something of the source's that the target did not take.
     NotTaken(String),
 }

@@ -80,6 +80,7 @@ pub async fn repair(
             if !register::is_done(&session, &registration).await? {
                 register::register(&server, &registration, sessions, control).await?;
             }
+            create::remove_vessel(&server, operation).await?;
             Repaired::Finished(registration.name)
         }
     };

@@ -62,7 +62,9 @@ pub async fn execute(plan: &MovePlan, control: &Control) -> Result<Moved, MoveEr
         Err(error) => Err(error),
     };
     let result = match result {
-        Ok(moved) => journal::remove(&path).map(|()| moved),
+        Ok(moved) => put_away(plan, &target, &path, control)
+            .await
+            .map(|()| moved),
         Err(error) => Err(undo(plan, &target, error).await),
     };
     lock.give_up().await;
@@ -86,6 +88,25 @@ pub(super) async fn take_lock(
     let session = target.connect_any().await?;
     let name = operation.to_string();
     Ok(InstanceLock::try_acquire(session.client, LockKind::Move, &name).await?)
+}
+
+/// What is to be done when the database is online. What cannot be, a later start does, by the journal.
+async fn put_away(
+    plan: &MovePlan,
+    target: &Server,
+    journal: &Path,
+    control: &Control,
+) -> Result<(), MoveError> {
+    control.progress.phase("dropping what is left", 0);
+    if plan.files.is_some()
+        && let Err(error) = create::remove_vessel(target, plan.operation()).await
+    {
+        let database = plan.operation().vessel_name();
+        tracing::warn!(%error, database, "a database that is of no use any more cannot be dropped");
+        control.say(Event::Left(database));
+        return Ok(());
+    }
+    journal::remove(journal)
 }
 
 async fn undo(plan: &MovePlan, target: &Server, error: MoveError) -> MoveError {

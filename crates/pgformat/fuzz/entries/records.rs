@@ -80,7 +80,7 @@ fn log(version: MajorVersion, mut contents: &[u8]) -> Vec<u8> {
         let (body, rest) = rest.split_at(len);
         contents = rest;
         let mut record = Vec::new();
-        record.extend((24 + len as u32).to_le_bytes());
+        record.extend((24 + u32::try_from(len).unwrap_or(u32::MAX - 24)).to_le_bytes());
         record.extend([*transaction, 0, 0, 0]);
         record.extend(u64::to_le_bytes(previous));
         record.extend([*info, *manager, 0, 0, 0, 0, 0, 0]);

@@ -89,6 +89,21 @@ pub struct TimeIndex {
 }
 
 impl TimeIndex {
+    /// Of ends and preparations of transactions, each in the order of the log.
+    pub fn new(
+        transactions: impl IntoIterator<Item = TransactionMark>,
+        prepared: impl IntoIterator<Item = PreparedMark>,
+    ) -> Self {
+        let mut index = Self::default();
+        for mark in transactions {
+            index.add_transaction(mark);
+        }
+        for mark in prepared {
+            index.add_prepared(mark);
+        }
+        index
+    }
+
     /// The ends of transactions, in the order of the log.
     pub fn transactions(&self) -> &[TransactionMark] {
         &self.transactions

@@ -142,7 +142,7 @@ async fn restore_somewhere(
     let window = taking.window().await?;
     let range = window.ranges.first().context("nothing can be restored")?;
     let (from, to) = (range.earliest.max(window_start), now);
-    let length = u64::try_from((to - from).total(jiff::Unit::Microsecond)? as i64).unwrap_or(1);
+    let length = u64::try_from(to.duration_since(from).as_micros()).unwrap_or(1);
     let random = everpoint_repository::ObjectId::random();
     let number = u64::from_le_bytes(*random.as_bytes().first_chunk::<8>().unwrap());
     let place = i64::try_from(number % length.max(1))?;

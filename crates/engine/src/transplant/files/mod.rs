@@ -14,8 +14,10 @@
 //!          checked to be frozen; brought to the disk
 //! target   marked as valid; CREATE DATABASE hidden TEMPLATE vessel
 //!          STRATEGY wal_log: every page gets a position in the target's log
+//!          the vessel is marked as invalid again
 //!          who owns and may do what (pg_shdepend)                         dependencies
-//!          DROP DATABASE vessel; compared, replayed by replicas, registered as any other move
+//!          compared, replayed by replicas, registered as any other move
+//!          DROP DATABASE vessel: last, since it waits for a checkpoint
 //! ```
 //!
 //! # Why this is safe
@@ -147,28 +149,17 @@ async fn complete(
     control.progress.phase("logging pages", 0);
     vessel::copy(plan, working).await?;
     control.say(Event::Step(Step::Copied));
-    let session = working.connect_any().await?;
-    dependencies::give(plan, files, frozen, &session).await?;
+    dependencies::give(plan, files, frozen, &working.connect_any().await?).await?;
     control.say(Event::Step(Step::PostData));
     control.say(Event::State(MoveState::Checking));
     control.progress.phase("checking", 0);
-    let checked = async {
-        let filled = target_session(plan, working).await?;
-        // At once, as autovacuum may cut off empty ends.
-        check::differ(&frozen.sizes, &freeze::sizes(&filled).await?)?;
-        freeze::settle(&filled, plan.target_version.get()).await?;
-        check::differ(&frozen.counts, &check::counts(&filled).await?)
-    };
-    tokio::try_join!(checked, vessel::remove(plan, &session)).map(drop)
-}
-
-async fn target_session(
-    plan: &MovePlan,
-    working: &Server,
-) -> Result<super::server::Session, MoveError> {
     // Its event triggers on login are not ours to fire.
     let quiet = working.filling(plan.target_version);
-    quiet.connect(&plan.hidden).await
+    let filled = quiet.connect(&plan.hidden).await?;
+    // At once, as autovacuum may cut off empty ends.
+    check::differ(&frozen.sizes, &freeze::sizes(&filled).await?)?;
+    freeze::settle(&filled, plan.target_version.get()).await?;
+    check::differ(&frozen.counts, &check::counts(&filled).await?)
 }
 
 async fn unless_cancelled<T>(

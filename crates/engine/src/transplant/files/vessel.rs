@@ -58,16 +58,6 @@ pub(super) async fn copy(plan: &MovePlan, working: &Server) -> Result<(), MoveEr
         quote_identifier(&plan.locale.tablespace)
     );
     session.run("create the database", &sql).await?;
+    mark(&session, &vessel, INVALID).await?;
     create::hide(&session, plan).await
-}
-
-/// Removes the vessel.
-pub(super) async fn remove(plan: &MovePlan, session: &Session) -> Result<(), MoveError> {
-    let name = quote_identifier(&plan.operation().vessel_name());
-    session
-        .run(
-            "drop the database for files",
-            &format!("DROP DATABASE {name} WITH (FORCE)"),
-        )
-        .await
 }
