@@ -364,3 +364,15 @@ fn mapping(text: &str) -> Result<(PathBuf, PathBuf), String> {
         _ => Err("it is written as OLD=NEW, two absolute paths".to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_of_all_commands_fit_together() {
+        Arguments::command().debug_assert();
+    }
+}

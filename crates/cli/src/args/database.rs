@@ -33,8 +33,14 @@ pub struct RestoreDatabase {
     /// A database that was dropped, as of just before; with the time of its drop where several had the name
     #[arg(long, value_name = "NAME/DB[@TIME]")]
     pub deleted: Option<DeletedName>,
+    // A copy holds one moment, so no target goes with it.
     /// Out of a long-term copy, which `everpoint long-term list` lists
-    #[arg(long, value_name = "ID", value_parser = super::long_term::copy_id)]
+    #[arg(
+        long,
+        value_name = "ID",
+        value_parser = super::long_term::copy_id,
+        conflicts_with = "DatabaseTarget"
+    )]
     pub long_term: Option<CopyId>,
     #[command(flatten)]
     pub target: DatabaseTarget,
@@ -129,9 +135,8 @@ pub struct Move {
     pub wait_replicas: Option<std::time::Duration>,
 }
 
-/// A copy holds one moment, so no target goes with it.
 #[derive(Debug, Args)]
-#[group(multiple = false, conflicts_with = "long_term")]
+#[group(multiple = false)]
 pub struct DatabaseTarget {
     /// As of this moment, with its zone: 2026-11-22T21:30:00+01:00 or '2026-11-22 21:30 Europe/Berlin'
     #[arg(long, value_name = "TIME", value_parser = crate::time::instant)]
