@@ -10,11 +10,12 @@ from pathlib import Path
 
 import cluster
 import report
+import serving
 from changes import ChangedBlocks, whole_size
 from measure import Bench, directory_size, files
 from moving import Moving
 from server import Account, Server, programs
-from tools import Archiving, Everpoint, PgBackRest, PgBasebackup
+from tools import Archiving, Everpoint, PgBackRest, PgBasebackup, built
 
 SETTINGS = {
     "autovacuum": "off", "checkpoint_timeout": "1h", "max_wal_size": "8GB", "shared_buffers": "256MB",
@@ -23,7 +24,7 @@ SETTINGS = {
 FREE_BYTES = 25 << 30
 # ext4 does not use the inodes of deleted files again for this long, and looks for others slowly meanwhile.
 INODE_SECONDS = 40
-STEPS = ("full", "again", "restore", "differential", "doubled", "database", "move")
+STEPS = ("full", "again", "restore", "differential", "doubled", "database", "move", "serve")
 TOOLS = ("everpoint", "pgbackrest", "pg_basebackup")
 
 
@@ -88,7 +89,7 @@ class Rounds:
             time.sleep(INODE_SECONDS)
         if "doubled" in self.chosen.steps:
             self.doubled(number)
-        if set(self.chosen.steps) - {"move", "doubled"}:
+        if set(self.chosen.steps) - {"move", "doubled", "serve"}:
             self.backups(number)
         if self.moving:
             for tool in self.turn(self.moving.tools, number):
@@ -249,6 +250,9 @@ def main():
                 facts["changed_pages"] = rounds.changed
                 facts["one_database"] = rounds.facts
                 facts["reading"] = rounds.reading
+                report.write(chosen.output, facts, rounds.results)
+            if "serve" in chosen.steps:
+                facts["serving"] = serving.measure(account, root, built(), say)
                 report.write(chosen.output, facts, rounds.results)
         finally:
             stop_slots(server)

@@ -99,6 +99,13 @@ def markdown(facts, results):
         lines += ["", "Replay of one database's part of the log beside all of it: " + "; ".join(
             f"{run['one']:.1f} s and {run['all']:.1f} s, {run['all'] / run['one']:.1f} times as fast, its share "
             f"{run['share']:.0%}" for run in one["replay_seconds"])]
+    serving = facts.get("serving")
+    if serving:
+        times = serving["list_ms"]
+        lines += ["", f"The service on one processor: {serving['databases']} databases of an instance listed in "
+                  f"**{statistics.median(times):.1f} ms** (at most {max(times):.1f}); "
+                  f"**{serving['requests_per_second']:.0f}** other requests a second, "
+                  f"{1000 * serving['cpu_seconds_per_request']:.2f} ms of the processor each"]
     return "\n".join(lines) + "\n"
 
 

@@ -20,18 +20,23 @@ def version_of(command):
     return subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, cwd="/").stdout.strip()
 
 
+def built():
+    """The program that is measured."""
+    path = Path(os.environ.get("CARGO_TARGET_DIR", "target")).absolute() / "release" / "everpoint"
+    if not path.exists():
+        raise SystemExit(f"bench: no {path}; build it with `cargo build --release`")
+    return path
+
+
 class Everpoint:
     name = "everpoint"
     instance = "bench"
 
     def __init__(self, bench, root, jobs):
         self.bench, self.jobs = bench, jobs
-        built = Path(os.environ.get("CARGO_TARGET_DIR", "target")).absolute() / "release" / "everpoint"
-        if not built.exists():
-            raise SystemExit(f"bench: no {built}; build it with `cargo build --release`")
         # Where it was built may be closed to the account it runs as.
         self.program = root / "everpoint.bin"
-        shutil.copy(built, self.program)
+        shutil.copy(built(), self.program)
         self.program.chmod(0o755)
         self.version = version_of([self.program, "--version"])
         self.repository, self.key = root / "everpoint", root / "everpoint.key"

@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import az
-from served import Served
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bench"))
+from served import Client, Served  # noqa: E402
 
 
 def main():
@@ -15,7 +17,8 @@ def main():
     with Served(os.environ["EVERPOINT_PROGRAM"]) as served:
         served.sql("CREATE DATABASE app")
         served.sql("CREATE TABLE t AS SELECT generate_series(1, 1000) AS a", "app")
-        az.eventually("a full backup", lambda: "full backup succeeded" in served.said().lower(), 180)
+        client = Client(served)
+        az.eventually("a full backup", lambda: client.operation("FullBackup") == "Succeeded", 180)
         if "az" in chosen:
             print("clients: az", flush=True)
             az.drive(served, tools / "azure-cli/bin/az")

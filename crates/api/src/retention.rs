@@ -91,6 +91,10 @@ pub struct LongTermBackupProperties {
     pub backup_expiration_time: Option<WireTime>,
     /// Where it is kept.
     pub backup_storage_redundancy: String,
+    /// Whether nobody can delete it at the moment.
+    pub is_backup_immutable: bool,
+    /// `Enabled` while it is held.
+    pub legal_hold_immutability: String,
 }
 
 /// Long-term retention.

@@ -59,6 +59,14 @@ pub enum ObjectError {
     /// A key is missing or the cipher failed.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// It names a data key that the repository does not hold.
+    #[error("object `{path}` is damaged, or data key {data_key} is missing from the repository")]
+    UnknownDataKey {
+        /// The object.
+        path: String,
+        /// The key that it names.
+        data_key: ObjectId,
+    },
     /// A frame cannot be made or read.
     #[error("object `{path}` cannot be read")]
     Frame {
@@ -413,7 +421,13 @@ impl SealedObject {
         if head.get(..HEADER_BYTES) != Some(header.as_slice()) {
             return Err(damaged("its header's reserved bytes are set"));
         }
-        let key = keys.object_key(data_key, id)?;
+        let key = keys.object_key(data_key, id).map_err(|error| match error {
+            KeyError::UnknownDataKey { id: data_key } => ObjectError::UnknownDataKey {
+                path: path.to_owned(),
+                data_key,
+            },
+            other => other.into(),
+        })?;
 
         let (rest, trailer) = tail
             .split_last_chunk::<TRAILER_BYTES>()

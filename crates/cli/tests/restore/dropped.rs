@@ -234,4 +234,26 @@ on_oldest_and_newest! {
         assert_same_database(&kept, &content(&cluster, "kept").await?);
         everpoint.assert_scratch_empty("restored")
     }
+
+    async fn a_database_that_took_no_connections_any_more_comes_back_and_takes_them(server: Server) -> Result<()> {
+        let cluster = Cluster::builder(server.major()).start().await?;
+        let everpoint = Everpoint::with(&cluster).await?;
+        cluster.sql("postgres", "CREATE DATABASE shop").await?;
+        fill(&cluster, "shop", 10_000).await?;
+        everpoint.full().await?;
+        cluster.sql("shop", "DELETE FROM content WHERE id % 3 = 0").await?;
+        let lost = content(&cluster, "shop").await?;
+        // As administrators keep sessions out before they drop.
+        cluster.sql("postgres", "ALTER DATABASE shop ALLOW_CONNECTIONS false").await?;
+        cluster.sql("postgres", "DROP DATABASE shop WITH (FORCE)").await?;
+        let end = nudge(&cluster).await?;
+        let receiver = everpoint.receive()?;
+        everpoint.wait_until_stored(end).await?;
+        receiver.stop().await?;
+        let done = everpoint.put_back(&["--deleted", "main/shop", "--to", "shop"]).await?;
+        assert_eq!(done.code, Some(0), "{done:?}");
+        assert!(done.err.contains("took no connections (ALLOW_CONNECTIONS false)"), "{done:?}");
+        assert_same_database(&lost, &content(&cluster, "shop").await?);
+        everpoint.assert_scratch_empty("restored")
+    }
 }

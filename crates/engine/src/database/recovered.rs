@@ -11,7 +11,7 @@ use super::{
     journal::Journal,
     recover,
     scratch::{self, Scratch, ScratchError},
-    server::{ScratchServer, ScratchServerError},
+    server::{Opened, ScratchServer, ScratchServerError},
     state::State,
     sweep::put_away,
     watch::{Event, Watch},
@@ -58,6 +58,12 @@ impl Recovered {
             filter: server.filter_counts(),
             rolled_back: server.rolled_back().to_vec(),
         });
+        if server.opened() == Opened::ByUs {
+            watch.say(Event::Remark(format!(
+                "`{}` took no connections (ALLOW_CONNECTIONS false); what is restored takes them",
+                server.name()
+            )));
+        }
         Ok(Self {
             server,
             scratch,

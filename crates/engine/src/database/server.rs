@@ -7,7 +7,7 @@ use everpoint_instance::{
     prepared::roll_back_prepared,
     process::{
         Milestone, PgBinaries, ProcessError, ServerProcess, StartOptions, StopMode,
-        start_for_recovery,
+        run_single_user, start_for_recovery,
     },
 };
 use everpoint_pgformat::{Oid, wal::filter::FilterCounts};
@@ -31,6 +31,9 @@ const SESSION_OPTIONS: &str = "-c session_preload_libraries= -c local_preload_li
 /// From PostgreSQL 17 on triggers may fire at login.
 const EVENT_TRIGGERS_FROM: u16 = 17;
 
+/// How a server says that a database, though it is there, takes no connections (`object_not_in_prerequisite_state`).
+const CLOSED: &str = "55000";
+
 /// A scratch server that has replayed up to the target and takes connections.
 #[derive(Debug)]
 pub struct ScratchServer {
@@ -40,7 +43,17 @@ pub struct ScratchServer {
     database: Oid,
     name: String,
     rolled_back: Vec<String>,
+    opened: Opened,
     filter: FilterCounts,
+}
+
+/// Whether a database took connections at the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// It did.
+    AsItWas,
+    /// `ALLOW_CONNECTIONS` was false; it was set, else nothing could be done with it.
+    ByUs,
 }
 
 /// The scratch server did not come up.
@@ -74,6 +87,15 @@ pub enum ScratchServerError {
     /// It refuses a connection.
     #[error("the restored database cannot be connected to in the scratch server")]
     Connect(#[from] ConnectError),
+    /// It takes no connections, whatever is tried.
+    #[error("database `{name}` takes no connections in the scratch server")]
+    Closed {
+        /// Its name.
+        name: String,
+        /// What the server said.
+        #[source]
+        source: ConnectError,
+    },
     /// A statement failed.
     #[error(transparent)]
     Query(#[from] QueryError),
@@ -118,16 +140,31 @@ pub async fn start(
             return Err(ScratchServerError::Cancelled);
         }
     }
-    let options = session_options(plan);
-    let (connection, name, session) = connect(&process, &options, database).await?;
+    let session_options = session_options(plan);
+    let mut opened = Opened::AsItWas;
+    let (connection, name, session) = match connect(&process, &session_options, database).await {
+        Err(ScratchServerError::Closed { name, .. }) => {
+            process.stop(StopMode::Fast, STOP_LIMIT).await?;
+            let statement = format!(
+                "UPDATE pg_catalog.pg_database SET datallowconn = true WHERE oid = {database}"
+            );
+            run_single_user(binaries, &data, &options, &name, &statement).await?;
+            process = start_for_recovery(binaries, &data, &options).await?;
+            process.wait_until(Milestone::Ready, None).await?;
+            opened = Opened::ByUs;
+            connect(&process, &session_options, database).await?
+        }
+        found => found?,
+    };
     let rolled_back = roll_back_prepared(&session).await?;
     Ok(ScratchServer {
         process,
         connection,
-        options,
+        options: session_options,
         database,
         name,
         rolled_back,
+        opened,
         filter,
     })
 }
@@ -166,6 +203,10 @@ async fn connect(
             let spec = spec.with_database(name).with_options(options);
             match connect_sql(&spec, name).await {
                 Ok(session) => return Ok((spec, name.clone(), session)),
+                Err(source) if source.code() == Some(CLOSED) => {
+                    let name = name.clone();
+                    return Err(ScratchServerError::Closed { name, source });
+                }
                 Err(error) => refused = Some(error),
             }
         }
@@ -209,6 +250,11 @@ impl ScratchServer {
     /// Transactions that had been prepared in it, and were rolled back.
     pub fn rolled_back(&self) -> &[String] {
         &self.rolled_back
+    }
+
+    /// Whether it took connections at the target.
+    pub fn opened(&self) -> Opened {
+        self.opened
     }
 
     /// What was taken out of the log.

@@ -91,17 +91,18 @@ impl SummaryEvent {
                  itself"
             )),
             Self::Unusable { stored, doubt } => {
-                let why = match doubt {
-                    Doubt::Damaged(error) => error.to_string(),
-                    Doubt::NoBoundary => "no record begins where it begins".to_owned(),
-                    Doubt::Incomplete => "it was made without the log before it".to_owned(),
-                };
                 let StoredSummary {
                     timeline,
                     start,
                     end,
+                    path,
                     ..
                 } = stored;
+                let why = match doubt {
+                    Doubt::Damaged(error) => error.to_string(),
+                    Doubt::NoBoundary => format!("no record begins where `{path}` begins"),
+                    Doubt::Incomplete => format!("`{path}` was made without the log before it"),
+                };
                 Some(format!(
                     "the summary of the log from {start} to {end} on timeline {timeline} is not used: {why}. \
                      Reading the log itself"

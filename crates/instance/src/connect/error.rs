@@ -221,6 +221,15 @@ fn list(failures: &[ConnectError]) -> String {
 }
 
 impl ConnectError {
+    /// The SQLSTATE by which the server refused the session, if it was the server and for no reason that has a
+    /// variant of its own.
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::Refused { message, .. } => Some(message.code()),
+            _ => None,
+        }
+    }
+
     /// Sorts what a server said while a session was set up.
     pub(crate) fn from_server(
         endpoint: String,

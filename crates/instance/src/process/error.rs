@@ -67,6 +67,18 @@ pub enum ProcessError {
         /// The end of its log.
         log_tail: String,
     },
+    /// Single-user mode does not get in.
+    #[error(
+        "single-user mode on `{root}` ended ({status}). The end of its log says why:\n{log_tail}"
+    )]
+    SingleUser {
+        /// The data directory.
+        root: PathBuf,
+        /// How it ended.
+        status: ExitStatus,
+        /// The end of its log.
+        log_tail: String,
+    },
     /// It takes too long.
     #[error(
         "the server on `{root}` had not {milestone} after {limit:?}. The end of its log:\n{log_tail}"

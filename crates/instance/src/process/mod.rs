@@ -10,6 +10,7 @@ mod error;
 mod log;
 mod options;
 mod server;
+mod single_user;
 mod stop;
 
 pub use account::{Account, AccountError};
@@ -18,4 +19,5 @@ pub use cage::{CageError, check_socket_path};
 pub use error::ProcessError;
 pub use options::{OnDrop, RecoverySignal, StartOptions};
 pub use server::{Milestone, ServerProcess, start_for_recovery};
+pub use single_user::run_single_user;
 pub use stop::{StopMode, stop_running};

@@ -61,15 +61,8 @@ pub async fn start_for_recovery(
     root: &Path,
     options: &StartOptions,
 ) -> Result<ServerProcess, ProcessError> {
+    let prepared = prepare_aside(binaries, root, options).await?;
     let root = root.to_owned();
-    let job = {
-        let (root, options, version) = (root.clone(), options.clone(), binaries.version());
-        tokio::task::spawn_blocking(move || prepare(&root, &options, version))
-    };
-    let prepared = match job.await {
-        Ok(prepared) => prepared?,
-        Err(error) => return Err(io_error("prepare", root, io::Error::other(error))),
-    };
     let mut command = binaries.command("postgres", prepared.account)?;
     command.arg("-D").arg(&root);
     for (name, value) in prepared.settings.iter().chain(&options.settings) {
@@ -101,11 +94,25 @@ pub async fn start_for_recovery(
 }
 
 /// Everything that is done before the process is started.
-struct Prepared {
-    account: Account,
-    settings: Vec<(String, String)>,
-    log: fs::File,
-    log_path: PathBuf,
+pub(super) struct Prepared {
+    pub(super) account: Account,
+    pub(super) settings: Vec<(String, String)>,
+    pub(super) log: fs::File,
+    pub(super) log_path: PathBuf,
+}
+
+/// On a thread where it may block.
+pub(super) async fn prepare_aside(
+    binaries: &PgBinaries,
+    root: &Path,
+    options: &StartOptions,
+) -> Result<Prepared, ProcessError> {
+    let (at, options, version) = (root.to_owned(), options.clone(), binaries.version());
+    let job = tokio::task::spawn_blocking(move || prepare(&at, &options, version));
+    match job.await {
+        Ok(prepared) => prepared,
+        Err(error) => Err(io_error("prepare", root, io::Error::other(error))),
+    }
 }
 
 fn prepare(

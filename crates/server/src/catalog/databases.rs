@@ -133,6 +133,26 @@ impl Catalog {
         rows.iter().map(database).collect()
     }
 
+    /// The databases of an instance, living and deleted, whose names are alike but for case, by name.
+    ///
+    /// # Errors
+    /// When the catalog fails.
+    pub async fn databases_named(
+        &self,
+        instance: &InstanceName,
+        name: &str,
+    ) -> Result<Vec<DatabaseRow>, CatalogError> {
+        let rows = sqlx::query("SELECT oid, created_us, name, \"collation\", retention_days, deleted_us FROM databases WHERE instance = $1 AND lower(name) = lower($2) ORDER BY name, created_us")
+            .bind(instance.as_str())
+            .bind(name)
+            .fetch_all(&self.pool)
+            .await?;
+        let mut found: Vec<_> = rows.iter().map(database).collect::<Result<_, _>>()?;
+        // Catalogs do not agree on letters outside ASCII.
+        found.retain(|row| row.name.eq_ignore_ascii_case(name));
+        Ok(found)
+    }
+
     /// Sets the retention of one database.
     ///
     /// # Errors

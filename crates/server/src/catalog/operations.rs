@@ -43,16 +43,19 @@ pub enum OperationKind {
     LongTermCopy,
     /// Deletes long-term copies whose time is over.
     LongTermExpiry,
+    /// Deletes a long-term copy before its time.
+    LongTermDelete,
 }
 
 impl OperationKind {
     /// All there are.
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::FullBackup,
         Self::DifferentialBackup,
         Self::Expiry,
         Self::LongTermCopy,
         Self::LongTermExpiry,
+        Self::LongTermDelete,
         Self::Create,
         Self::Restore,
         Self::Delete,
@@ -73,6 +76,7 @@ impl OperationKind {
             Self::Cancel => "Cancel",
             Self::LongTermCopy => "LongTermCopy",
             Self::LongTermExpiry => "LongTermExpiry",
+            Self::LongTermDelete => "LongTermDelete",
         }
     }
 
@@ -114,6 +118,7 @@ impl OperationKind {
             Self::Cancel => "Cancellation of an operation",
             Self::LongTermCopy => "Long-term copy of a database",
             Self::LongTermExpiry => "Deletion of long-term copies whose time is over",
+            Self::LongTermDelete => "Deletion of a long-term copy",
         }
     }
 }

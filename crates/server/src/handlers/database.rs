@@ -141,8 +141,12 @@ pub async fn find(
     observed: &Observed,
     name: &str,
 ) -> Result<Option<DatabaseRow>, ApiError> {
-    let mut rows = rows(service, observed).await?;
-    rows.retain(|row| row.deleted_at.is_none() && row.name.eq_ignore_ascii_case(name));
+    let rows = service
+        .catalog()
+        .databases_named(&observed.name, name)
+        .await;
+    let mut rows = rows.map_err(|error| super::internal(&error))?;
+    rows.retain(|row| row.deleted_at.is_none());
     let place = rows.iter().position(|row| row.name == name).unwrap_or(0);
     Ok(match rows.is_empty() {
         true => None,

@@ -22,7 +22,7 @@ use crate::{
     catalog::{DatabaseRow, OperationKind},
     http::{Answer, Parameters, decoded_segments},
     policy::{LongTermPolicy, Period, WeekOfYear},
-    service::{Caller, Service},
+    service::{Caller, Hold, Service},
 };
 
 const READ: Action = Action::new(
@@ -173,13 +173,73 @@ pub async fn get_backup(service: &Service, caller: &Caller<'_>) -> Result<Answer
 
 pub async fn delete_backup(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiError> {
     let copy = named(service, caller).await?;
-    match service.delete_copy(&copy.instance, copy.id).await {
-        Ok(()) => Ok(Answer::empty(200)),
-        Err(error @ LongTermError::Held { .. }) => {
-            Err(ApiError::new(Code::LongTermBackupHeld, error.to_string()))
+    let deleted = service.delete_copy(&copy.instance, copy.id).await;
+    deleted.map_err(|error| failed(caller, &error))?;
+    note(
+        service,
+        caller,
+        OperationKind::LongTermDelete,
+        &copy,
+        "deleted",
+    )
+    .await?;
+    Ok(Answer::empty(200))
+}
+
+pub async fn hold_backup(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiError> {
+    change_hold(service, caller, Hold::Set).await
+}
+
+pub async fn release_backup(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiError> {
+    change_hold(service, caller, Hold::Removed).await
+}
+
+async fn change_hold(
+    service: &Service,
+    caller: &Caller<'_>,
+    hold: Hold,
+) -> Result<Answer, ApiError> {
+    let copy = named(service, caller).await?;
+    let changed = service.set_hold(&copy.instance, copy.id, hold).await;
+    let changed = changed.map_err(|error| failed(caller, &error))?;
+    if changed.held_since != copy.held_since {
+        let what = match hold {
+            Hold::Set => "held",
+            Hold::Removed => "held no more",
+        };
+        note(service, caller, OperationKind::PolicyChange, &copy, what).await?;
+    }
+    let rows = rows(service, &changed.instance).await?;
+    Ok(Answer::ok(&resource(service, &changed, &rows)))
+}
+
+async fn note(
+    service: &Service,
+    caller: &Caller<'_>,
+    kind: OperationKind,
+    copy: &LongTermCopy,
+    what: &str,
+) -> Result<(), ApiError> {
+    let what = format!(
+        "long-term backup {} of `{}`: {what}",
+        copy.id, copy.database
+    );
+    let actor = super::database_write::actor(caller)?;
+    service.note_done(kind, &copy.instance, actor, &what).await;
+    Ok(())
+}
+
+fn failed(caller: &Caller<'_>, error: &LongTermError) -> ApiError {
+    match error {
+        LongTermError::Held { since, .. } => {
+            let name = caller.parameters.find("backup").unwrap_or_default();
+            let text = format!(
+                "long-term backup `{name}` is held since {since:.0} and stays. Remove its legal hold first"
+            );
+            ApiError::new(Code::LongTermBackupHeld, text).about(name)
         }
-        Err(LongTermError::Unknown { .. }) => Err(not_there(&caller.parameters)),
-        Err(error) => Err(super::internal(&error)),
+        LongTermError::Unknown { .. } => not_there(&caller.parameters),
+        other => super::internal(other),
     }
 }
 
@@ -389,6 +449,11 @@ fn resource(
             backup_time,
             backup_expiration_time: expires.map(WireTime::new),
             backup_storage_redundancy: "Local".to_owned(),
+            is_backup_immutable: copy.held_since.is_some(),
+            legal_hold_immutability: match copy.held_since {
+                Some(_) => "Enabled".to_owned(),
+                None => "Disabled".to_owned(),
+            },
         },
     }
 }

@@ -80,6 +80,8 @@ pub async fn answer(
         Endpoint::LongTermPolicyDelete => long_term::delete_policy(service, caller).await,
         Endpoint::LongTermBackups => long_term::backups(service, caller).await,
         Endpoint::LongTermBackup => long_term::get_backup(service, caller).await,
+        Endpoint::LongTermBackupHold => long_term::hold_backup(service, caller).await,
+        Endpoint::LongTermBackupRelease => long_term::release_backup(service, caller).await,
         Endpoint::LongTermBackupDelete => long_term::delete_backup(service, caller).await,
         Endpoint::Operations => operation::list(service, caller).await,
         Endpoint::Operation => operation::get(service, caller).await,

@@ -282,6 +282,14 @@ fn tell(endpoint: Endpoint, schemas: &mut Schemas) -> Told {
             "A long-term backup",
             one(schemas.resource::<retention::LongTermBackupProperties>("LongTermBackup")),
         ),
+        E::LongTermBackupHold => told(
+            "Keeps a long-term backup, whatever its time says, until it is released",
+            one(schemas.resource::<retention::LongTermBackupProperties>("LongTermBackup")),
+        ),
+        E::LongTermBackupRelease => told(
+            "Lets a long-term backup go when its time is over",
+            one(schemas.resource::<retention::LongTermBackupProperties>("LongTermBackup")),
+        ),
         E::LongTermBackupDelete => told("Deletes a long-term backup", [(200, None), (204, None)]),
         E::Operations => told(
             "Operations of an instance, newest first",

@@ -90,6 +90,8 @@ pub enum Endpoint {
     LongTermBackups,
     LongTermBackup,
     LongTermBackupDelete,
+    LongTermBackupHold,
+    LongTermBackupRelease,
     Operations,
     Operation,
     OperationCancel,
@@ -211,6 +213,8 @@ const DELETE_LONG: &str =
     "Microsoft.Sql/managedInstances/databases/backupLongTermRetentionPolicies/delete";
 const READ_LONG_BACKUPS: &str = "Microsoft.Sql/locations/longTermRetentionManagedInstances/longTermRetentionDatabases/longTermRetentionManagedInstanceBackups/read";
 const DELETE_LONG_BACKUPS: &str = "Microsoft.Sql/locations/longTermRetentionManagedInstances/longTermRetentionDatabases/longTermRetentionManagedInstanceBackups/delete";
+const HOLD_LONG_BACKUPS: &str = "Microsoft.Sql/locations/longTermRetentionManagedInstances/longTermRetentionDatabases/longTermRetentionManagedInstanceBackups/setLegalHoldImmutability/action";
+const RELEASE_LONG_BACKUPS: &str = "Microsoft.Sql/locations/longTermRetentionManagedInstances/longTermRetentionDatabases/longTermRetentionManagedInstanceBackups/removeLegalHoldImmutability/action";
 const READ_OPERATIONS: &str = "Microsoft.Sql/managedInstances/operations/read";
 const CANCEL_OPERATIONS: &str = "Microsoft.Sql/managedInstances/operations/cancel/action";
 
@@ -480,6 +484,30 @@ pub const ROUTES: &[Route] = &[
         long_term!(group, "/{backup}"),
         E::LongTermBackupDelete,
         right(DELETE_LONG_BACKUPS),
+    ),
+    route(
+        Post,
+        long_term!(subscription, "/{backup}/setLegalHoldImmutability"),
+        E::LongTermBackupHold,
+        right(HOLD_LONG_BACKUPS),
+    ),
+    route(
+        Post,
+        long_term!(group, "/{backup}/setLegalHoldImmutability"),
+        E::LongTermBackupHold,
+        right(HOLD_LONG_BACKUPS),
+    ),
+    route(
+        Post,
+        long_term!(subscription, "/{backup}/removeLegalHoldImmutability"),
+        E::LongTermBackupRelease,
+        right(RELEASE_LONG_BACKUPS),
+    ),
+    route(
+        Post,
+        long_term!(group, "/{backup}/removeLegalHoldImmutability"),
+        E::LongTermBackupRelease,
+        right(RELEASE_LONG_BACKUPS),
     ),
     route(
         Get,

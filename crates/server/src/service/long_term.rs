@@ -44,6 +44,15 @@ pub struct CopyCache {
     known: Mutex<HashMap<InstanceName, BTreeMap<CopyId, LongTermCopy>>>,
 }
 
+/// A change of a long-term copy's legal hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// It stays, whatever its time says.
+    Set,
+    /// It goes when its time is over.
+    Removed,
+}
+
 /// Something to be done for a database's long-term policy.
 struct DueCopy {
     row: LongTermRow,
@@ -101,6 +110,24 @@ impl Service {
         let deleted = long_term::delete(self.repository(), instance, id).await;
         self.forget_copy(instance, id).await;
         deleted
+    }
+
+    /// Holds a long-term copy, or lets it go. Returns its state behind that.
+    ///
+    /// # Errors
+    /// When it is gone, or the repository fails.
+    pub async fn set_hold(
+        &self,
+        instance: &InstanceName,
+        id: CopyId,
+        hold: Hold,
+    ) -> Result<LongTermCopy, long_term::LongTermError> {
+        let changed = match hold {
+            Hold::Set => long_term::hold(self.repository(), id, Timestamp::now()).await,
+            Hold::Removed => long_term::release(self.repository(), id).await,
+        };
+        self.forget_copy(instance, id).await;
+        changed
     }
 
     async fn forget_copy(&self, instance: &InstanceName, id: CopyId) {

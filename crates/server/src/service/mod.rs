@@ -36,6 +36,7 @@ pub use authorize::{Caller, Wanted};
 pub use database::{Pace, details, percent, steps};
 pub use directory::{Directory, DirectoryError, SignIn};
 pub use first_start::Owner;
+pub use long_term::Hold;
 pub use observe::{Observed, Restorable, restorable};
 pub use rebuild::{Existing, RebuildError, Rebuilt, rebuild};
 pub use reload::{CheckError, Reloaded, check};

@@ -42,6 +42,7 @@ fn by_hand(endpoint: Endpoint) -> &'static str {
         E::LongTermPolicyPut | E::LongTermPolicyDelete => "OCS",
         E::LongTermBackups | E::LongTermBackup => "OCRS",
         E::LongTermBackupDelete => "OC",
+        E::LongTermBackupHold | E::LongTermBackupRelease => "OC",
         E::Operations | E::Operation | E::AsyncStatus => "OCRS",
         E::OperationCancel => "OCS",
         E::RoleDefinitions | E::RoleDefinition => "OCRS",

@@ -5,7 +5,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use everpoint_engine::{
     backup::{self, BackupPlan, ChangesUse, RequestedKind},
-    long_term,
     progress::Progress,
 };
 use everpoint_instance::CheckpointMode;
@@ -212,14 +211,56 @@ async fn copies_follow_the_policy(server: Server) -> Result<()> {
     }
 
     // A held copy is not deleted, and one of a dropped database stays.
-    let now = Timestamp::now();
-    long_term::hold(service.repository(), copy.id, now).await?;
+    let immutability = |which: &str| format!("{one}/{which}LegalHoldImmutability");
+    let reader = Somebody::new(service).await?;
+    reader.with("Reader", &service.group_scope()).await?;
+    let refused = reader
+        .ask(Method::Post, &immutability("set"), VERSION, "")
+        .await;
+    assert_eq!(refused.status, 403);
+    for _ in 0..2 {
+        let held = owner
+            .ask(Method::Post, &immutability("set"), VERSION, "")
+            .await;
+        let (status, held) = (held.status, json(&held));
+        assert_eq!(
+            (status, &held["properties"]["legalHoldImmutability"]),
+            (200, &Value::from("Enabled"))
+        );
+    }
+    let (_, held) = owner.get(&one).await;
+    assert_eq!(held["properties"]["isBackupImmutable"], true, "{held}");
+    assert_eq!(
+        held["properties"]["backupExpirationTime"],
+        Value::Null,
+        "{held}"
+    );
     let held = owner.ask(Method::Delete, &one, VERSION, "").await;
     assert_eq!(
         (held.status, code(&json(&held))),
         (409, "LongTermBackupHeld")
     );
-    long_term::release(service.repository(), copy.id).await?;
+    let released = owner
+        .ask(Method::Post, &immutability("remove"), VERSION, "")
+        .await;
+    let released = json(&released);
+    assert_eq!(
+        released["properties"]["legalHoldImmutability"], "Disabled",
+        "{released}"
+    );
+    let (_, operations) = owner.get(&format!("{instance}/operations")).await;
+    let changes: Vec<&str> = operations["value"]
+        .as_array()
+        .context("a list")?
+        .iter()
+        .filter_map(|one| one["properties"]["progress"]["phase"].as_str())
+        .filter(|text| text.contains("held"))
+        .collect();
+    assert_eq!(
+        changes.len(),
+        2,
+        "one that holds, one that releases: {operations}"
+    );
     cluster.sql("postgres", "DROP DATABASE app").await?;
     let gone = format!("{instance}/restorableDroppedDatabases");
     eventually(&owner, &gone, "the drop", |answer| {

@@ -126,7 +126,11 @@ fn repository(error: &RepositoryError) -> &'static str {
         RepositoryError::UnknownBackup { .. } => "FullBackupNotFound",
         RepositoryError::UnknownInstance { .. } => "RestoreSourceDatabaseNotFound",
         RepositoryError::Store(StoreError::Missing { .. })
-        | RepositoryError::Object(ObjectError::Damaged { .. } | ObjectError::Frame { .. })
+        | RepositoryError::Object(
+            ObjectError::Damaged { .. }
+            | ObjectError::Frame { .. }
+            | ObjectError::UnknownDataKey { .. },
+        )
         | RepositoryError::Frame(_) => DAMAGED,
         _ => OTHER,
     }

@@ -1,21 +1,25 @@
 """A PostgreSQL server with a database in it, and Everpoint's service beside it, in a scratch directory."""
 
+import http.client
+import json
 import os
 import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
-import sys
 import tempfile
 import time
+import urllib.parse
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bench"))
-from server import Account, PORT, SUPERUSER, Server, programs  # noqa: E402
+from server import Account, PORT, SUPERUSER, Server, programs
 
 START_SECONDS = 60
 STOP_SECONDS = 120
+VERSION = "2024-05-01-preview"
+GROUP, INSTANCE = "default", "one"
 
 
 def free_port():
@@ -24,24 +28,64 @@ def free_port():
         return listener.getsockname()[1]
 
 
+def new_cluster(account, data):
+    subprocess.run([programs() / "initdb", "-D", data, "-U", SUPERUSER, "--auth=trust", "--no-sync", "--locale=C",
+                    "--encoding=UTF8", "--no-instructions"],
+                   check=True, cwd="/", stdout=subprocess.DEVNULL, **account.options)
+    return data
+
+
+class Client:
+    """One connection to the service, kept open, as somebody who may do everything."""
+
+    def __init__(self, served):
+        base = urllib.parse.urlsplit(served.base)
+        context = ssl.create_default_context(cafile=served.authority)
+        self.connection = http.client.HTTPSConnection(base.hostname, base.port, context=context)
+        group = f"/subscriptions/{served.subscription}/resourceGroups/{GROUP}"
+        self.instance = f"{group}/providers/Microsoft.Sql/managedInstances/{INSTANCE}"
+        form = urllib.parse.urlencode({
+            "grant_type": "client_credentials", "client_id": served.client_id, "client_secret": served.secret,
+            "scope": f"{served.base}/.default"})
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        token = self._answer("POST", f"/{served.tenant}/oauth2/v2.0/token", form, headers)["access_token"]
+        self.headers = {"Authorization": f"Bearer {token}"}
+
+    def get(self, below):
+        """What the instance has at a path below it."""
+        return self._answer("GET", f"{self.instance}{below}?api-version={VERSION}", None, self.headers)
+
+    def _answer(self, method, path, body, headers):
+        self.connection.request(method, path, body, headers)
+        answer = self.connection.getresponse()
+        text = answer.read()
+        if answer.status != 200:
+            raise RuntimeError(f"{method} {path}: {answer.status} {text[:500]}")
+        return json.loads(text)
+
+    def operation(self, name):
+        """The state of the first operation of a name; none when there is none."""
+        found = [one["properties"] for one in self.get("/operations")["value"]]
+        return next((one["state"] for one in found if one["operation"] == name), None)
+
+
 class Served:
     """Everything that clients are tried against; gone when left."""
 
-    def __init__(self, program):
-        self.program = Path(program).absolute()
-        self.account = Account()
-        self.process = None
+    def __init__(self, program, account=None, data=None, directory=None, configuration=""):
+        """Of a cluster at `data`, one of its own when not given; `configuration` are tables of the service's file."""
+        self.program, self.data = Path(program).absolute(), data
+        self.account = account or Account()
+        self.directory, self.configuration = directory, configuration
+        self.process, self.server = None, None
 
     def __enter__(self):
-        self.root = Path(tempfile.mkdtemp(prefix="everpoint-clients-"))
+        self.root = Path(tempfile.mkdtemp(prefix="everpoint-served-", dir=self.directory))
         os.chown(self.root, self.account.uid, self.account.gid)
         # The server's user may not be able to enter where it was built.
         self.everpoint = self.root / "everpoint"
         shutil.copy(self.program, self.everpoint)
-        data = self.root / "data"
-        subprocess.run([programs() / "initdb", "-D", data, "-U", SUPERUSER, "--auth=trust", "--no-sync", "--locale=C",
-                        "--encoding=UTF8", "--no-instructions"],
-                       check=True, cwd="/", stdout=subprocess.DEVNULL, **self.account.options)
+        data = self.data or new_cluster(self.account, self.root / "data")
         self.server = Server(self.account, data, self.root / "socket", {"wal_level": "replica"})
         self.server.__enter__()
         try:
@@ -73,7 +117,7 @@ url = "{self.root}/repository"
 key_file = "{self.root}/key"
 [backups]
 log_every = "1s"
-{self.more_configuration()}
+{self.configuration}
 """)
         self.log = self.root / "serve.log"
         with open(self.log, "wb") as log:
@@ -91,9 +135,6 @@ log_every = "1s"
             setattr(self, name, found.group(1))
         self.authority = self.root / "state/tls/ca.pem"
 
-    def more_configuration(self):
-        return f"[restores]\nscratch_directory = \"{self.root}/scratch\"\n"
-
     def said(self):
         return self.log.read_text(errors="replace")
 
@@ -109,4 +150,5 @@ log_every = "1s"
                 self.process.kill()
                 self.process.wait()
         self.server.__exit__()
+        self.process = None
         shutil.rmtree(self.root, ignore_errors=True)
