@@ -183,6 +183,8 @@ class Rounds:
     def differential(self, step, pages, number, tools, blocks):
         for tool in tools:
             tool.begin_log()
+        if blocks:
+            blocks.skip()
         changed = cluster.change(self.bench.server, pages)
         if blocks:
             blocks.read()
@@ -255,11 +257,16 @@ def main():
                 facts["serving"] = serving.measure(account, root, built(), say)
                 report.write(chosen.output, facts, rounds.results)
         finally:
+            for tool in rounds.tools:
+                if isinstance(tool, Everpoint):
+                    tool.give_up()
             stop_slots(server)
             cluster.halve(server)
             rounds.clean()
             if rounds.moving:
                 rounds.moving.clean()
+    if not rounds.results and "serving" not in facts:
+        return
     say(f"results are in {chosen.output} and {chosen.output.with_suffix('.json')}")
     print(chosen.output.read_text())
 

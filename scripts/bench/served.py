@@ -138,6 +138,9 @@ log_every = "1s"
     def said(self):
         return self.log.read_text(errors="replace")
 
+    def back_up(self, kind):
+        self._command("backup", "one", "--type", kind, stdout=subprocess.DEVNULL)
+
     def sql(self, text, database="postgres"):
         return self.server.sql(text, database)
 

@@ -130,8 +130,9 @@ class Everpoint:
         command = self.command("restore", "instance", self.instance, "--to", target, "--jobs", self.jobs, "--start",
                                "--socket-directory", sockets, "--port", PORT, "--bin-directory", programs())
         self.bench.run(command, self.environment)
+        seconds = self.replay_seconds()
         stop(self.bench, target)
-        return self.replay_seconds()
+        return seconds
 
     def begin_log(self):
         command = self.command("wal", "receive", self.instance, "--interval", "1s")
@@ -141,7 +142,13 @@ class Everpoint:
         """Waits until log up to here is stored."""
         sql = self.bench.server.sql
         wait_for(lambda: sql(f"SELECT restart_lsn >= '{position}' FROM pg_replication_slots") == "t")
-        self.receiver.stop()
+        self.give_up()
+
+    def give_up(self):
+        """Ends what is left running when the benchmark ends early."""
+        if self.receiver:
+            self.receiver.stop()
+            self.receiver = None
 
 
 class Archiving:

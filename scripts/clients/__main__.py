@@ -19,6 +19,8 @@ def main():
         served.sql("CREATE TABLE t AS SELECT generate_series(1, 1000) AS a", "app")
         client = Client(served)
         az.eventually("a full backup", lambda: client.operation("FullBackup") == "Succeeded", 180)
+        names = ["app", "postgres"]
+        az.eventually("the databases", lambda: [one["name"] for one in client.get("/databases")["value"]] == names)
         if "az" in chosen:
             print("clients: az", flush=True)
             az.drive(served, tools / "azure-cli/bin/az")

@@ -41,11 +41,12 @@ assert.equal(app.status, "Online");
 await refused("ResourceNotFound", client.managedDatabases.get(group, instance, "absent"));
 
 // Created, restored, deleted, and had back.
-await client.managedDatabases.createOrUpdate(group, instance, "js_fresh", { location: app.location });
-await client.managedDatabases.delete(group, instance, "js_fresh");
+await client.managedDatabases.beginCreateOrUpdateAndWait(group, instance, "js_fresh", { location: app.location });
+await client.managedDatabases.beginDeleteAndWait(group, instance, "js_fresh");
 const point = new Date();
-await sleep(3000);
-const restored = await client.managedDatabases.createOrUpdate(group, instance, "js_back", {
+// Of a server that writes nothing it is noted every ten seconds that nothing came.
+await sleep(12000);
+const restored = await client.managedDatabases.beginCreateOrUpdateAndWait(group, instance, "js_back", {
   location: app.location,
   createMode: "PointInTimeRestore",
   sourceDatabaseId: app.id,
@@ -54,7 +55,7 @@ const restored = await client.managedDatabases.createOrUpdate(group, instance, "
 assert.equal(restored.status, "Online");
 const details = await client.managedDatabaseRestoreDetails.get(group, instance, "js_back", "Default");
 assert.equal(details.percentCompleted, 100);
-await client.managedDatabases.delete(group, instance, "js_back");
+await client.managedDatabases.beginDeleteAndWait(group, instance, "js_back");
 let gone = [];
 for (let tries = 0; gone.length === 0 && tries < 60; tries++) {
   const deleted = await all(client.restorableDroppedManagedDatabases.listByInstance(group, instance));
@@ -62,7 +63,7 @@ for (let tries = 0; gone.length === 0 && tries < 60; tries++) {
   await sleep(500);
 }
 assert.equal(gone.length, 1);
-await client.managedDatabases.createOrUpdate(group, instance, "js_again", {
+await client.managedDatabases.beginCreateOrUpdateAndWait(group, instance, "js_again", {
   location: app.location,
   createMode: "PointInTimeRestore",
   restorableDroppedDatabaseId: gone[0].id,
@@ -70,7 +71,7 @@ await client.managedDatabases.createOrUpdate(group, instance, "js_again", {
 });
 await refused(
   "PitrPointInTimeInvalid",
-  client.managedDatabases.createOrUpdate(group, instance, "js_never", {
+  client.managedDatabases.beginCreateOrUpdateAndWait(group, instance, "js_never", {
     location: app.location,
     createMode: "PointInTimeRestore",
     sourceDatabaseId: app.id,
@@ -79,11 +80,11 @@ await refused(
 );
 
 const policies = client.managedBackupShortTermRetentionPolicies;
-const policy = await policies.createOrUpdate(group, instance, "app", "default", { retentionDays: 9 });
+const policy = await policies.beginCreateOrUpdateAndWait(group, instance, "app", "default", { retentionDays: 9 });
 assert.equal(policy.retentionDays, 9);
 await refused(
   "InvalidBackupRetentionPeriod",
-  policies.createOrUpdate(group, instance, "app", "default", { retentionDays: 36 }),
+  policies.beginCreateOrUpdateAndWait(group, instance, "app", "default", { retentionDays: 36 }),
 );
 const operations = await all(client.managedInstanceOperations.listByManagedInstance(group, instance));
 assert.ok(operations.some((one) => one.operation === "FullBackup"));

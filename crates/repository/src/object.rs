@@ -14,7 +14,7 @@
 use bytes::Bytes;
 
 use crate::{
-    frame::{self, Codec, FrameDecoder, FrameEncoder, FrameError, FramePlace, FrameRef},
+    frame::{self, FrameDecoder, FrameEncoder, FrameError, FramePlace, FrameRef},
     ids::ObjectId,
     keys::{KeyError, KeyRing, ObjectKey, TAG_BYTES},
     store::{PART_BYTES, Store, StoreError, Upload},
@@ -499,16 +499,38 @@ impl SealedObject {
         frame: &FrameRef,
         decoder: &mut FrameDecoder,
     ) -> Result<Vec<u8>, ObjectError> {
-        let mut contents = vec![0; frame.raw as usize];
-        let mut stored = match frame.codec {
-            Codec::Zero => Vec::new(),
-            _ => {
-                let range = frame.offset..frame.offset + u64::from(frame.stored);
-                store.get_range(&self.path, range).await?.to_vec()
+        let mut stored = self.fetch(store, std::slice::from_ref(frame)).await?;
+        self.decode(frame, &mut stored, decoder)
+    }
+
+    /// The stored form of frames that follow each other, by one request. Bounded by what is asked for.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn fetch(&self, store: &Store, frames: &[FrameRef]) -> Result<Vec<u8>, ObjectError> {
+        let end = |frame: &FrameRef| frame.offset + u64::from(frame.stored);
+        match (frames.first(), frames.last().map(end)) {
+            (Some(first), Some(end)) if first.offset < end => {
+                Ok(store.get_range(&self.path, first.offset..end).await?.into())
             }
-        };
+            // Zeros take no room.
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// The contents of a frame of which the stored form is at hand, which is used up.
+    ///
+    /// # Errors
+    /// When it is damaged.
+    pub fn decode(
+        &self,
+        frame: &FrameRef,
+        stored: &mut [u8],
+        decoder: &mut FrameDecoder,
+    ) -> Result<Vec<u8>, ObjectError> {
+        let mut contents = vec![0; frame.raw as usize];
         decoder
-            .decode(frame, &self.header, &self.key, &mut stored, &mut contents)
+            .decode(frame, &self.header, &self.key, stored, &mut contents)
             .map_err(|source| ObjectError::Frame {
                 path: self.path.clone(),
                 source,
@@ -550,6 +572,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::frame::Codec;
     use crate::{keys::RootKey, store::Missing};
 
     struct Fixture {

@@ -107,9 +107,10 @@ impl Client {
     /// See [`ClientError`].
     pub async fn tenant(&self) -> Result<String, ClientError> {
         let clouds: serde_json::Value = self.get("/metadata/endpoints").await?;
-        let tenant = clouds
-            .get(0)
-            .and_then(|cloud| cloud.get("authentication")?.get("tenant")?.as_str());
+        let cloud = clouds.get(0).unwrap_or(&clouds);
+        let tenant = cloud
+            .get("authentication")
+            .and_then(|found| found.get("tenant")?.as_str());
         tenant.map(str::to_owned).ok_or(ClientError::NotEverpoint)
     }
 

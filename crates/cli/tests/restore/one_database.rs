@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::Result;
+use everpoint_pgformat::{backup_label::BackupLabel, wal::segment::SegmentSize};
 use everpoint_testkit::{
     Cluster, Scratch, Target, Workload, change_mixed_data,
     compare::{assert_same, assert_same_database, fingerprint, fingerprint_database},
@@ -10,7 +11,7 @@ use everpoint_testkit::{
 };
 
 use crate::{
-    everpoint::{Everpoint, REFUSED, store},
+    everpoint::{Everpoint, NAME, REFUSED, store},
     versions::on_oldest_and_newest,
 };
 
@@ -188,4 +189,51 @@ on_oldest_and_newest! {
         assert_same(&before, &fingerprint(&cluster).await?);
         Ok(())
     }
+}
+
+/// Recovery reads the checkpoint's record before it goes back to where replay begins. A server that writes much while
+/// it checkpoints puts more log between the two than is supplied ahead.
+#[tokio::test]
+async fn much_log_within_the_checkpoint_of_a_backup_does_not_stop_recovery() -> Result<()> {
+    let cluster = Cluster::builder(18)
+        .wal_segment_size(SegmentSize::try_from(1 << 20)?)
+        .setting("checkpoint_timeout = 30s")
+        .setting("checkpoint_completion_target = 0.2")
+        .setting("max_wal_size = 1GB")
+        .setting("shared_buffers = 128MB")
+        .start()
+        .await?;
+    let everpoint = Everpoint::with(&cluster).await?;
+    cluster.sql("postgres", "CREATE DATABASE shop").await?;
+    let table = "CREATE TABLE t AS SELECT i AS id, repeat('x', 900) AS filler FROM generate_series(1, 40000) i";
+    cluster.sql("shop", table).await?;
+    let backup = everpoint
+        .command(&["backup", NAME, "--type", "full", "--spread-checkpoint"])
+        .kill_on_drop(true)
+        .spawn()?;
+    let running = "SELECT count(*) > 0 FROM pg_stat_activity WHERE query LIKE '%pg_backup_start%' AND state = 'active' AND pid <> pg_backend_pid()";
+    cluster.wait_until_true(running, "a backup begins").await?;
+    for _ in 0..24 {
+        let message = "SELECT pg_logical_emit_message(false, 'filler', repeat('x', 1000000))";
+        cluster.sql("shop", message).await?;
+    }
+    let ended = backup.wait_with_output().await?;
+    assert!(ended.status.success(), "{ended:?}");
+    let expected = fingerprint_database(&cluster.connect("shop").await?).await?;
+    store(&everpoint, &cluster).await?;
+
+    // As the backup's label has it.
+    let place = Scratch::new()?;
+    let to = place.path().join("restored");
+    everpoint.restore_into(&to, &[]).await?;
+    let label = BackupLabel::parse(&fs::read_to_string(to.join("backup_label"))?)?;
+    let between = label.checkpoint.bytes_since(label.start) >> 20;
+    assert!(
+        between > 10,
+        "{between} segments between redo and checkpoint"
+    );
+    let limit = std::time::Duration::from_secs(120);
+    let inspected = tokio::time::timeout(limit, everpoint.inspect(&["main/shop"])).await??;
+    assert_same_database(&expected, &inspected.content().await?);
+    inspected.end().await
 }

@@ -13,7 +13,8 @@ use std::{
 
 use everpoint_instance::data_directory::Listing;
 use everpoint_pgformat::{
-    MajorVersion, ids::BLOCK_SIZE, relation::DataPath, wal_summary::change_map::ChangeMap,
+    MajorVersion, ids::BLOCK_SIZE, relation::DataPath, relation::Fork,
+    wal_summary::change_map::ChangeMap,
 };
 use everpoint_repository::{
     RepositoryError,
@@ -323,6 +324,10 @@ impl Dispatcher {
         let DataPath::Relation(relation) = DataPath::classify(&file.path, self.version) else {
             return Selection::Whole;
         };
+        // Free space is noted without log, which is no mistake of the map of changes.
+        if relation.fork == Fork::FreeSpaceMap && matches!(self.changes, Mapped::Compared(_)) {
+            return Selection::Whole;
+        }
         let blocks = |size: u64| u32::try_from(size / BLOCK_SIZE as u64).ok();
         let (Some(before), Some(now)) = (blocks(prior.size), blocks(file.size)) else {
             return Selection::Whole;

@@ -18,8 +18,8 @@ pub enum Selection {
 
 /// Chooses what is read of a relation's file that has `blocks` blocks and had `base_blocks` in the base.
 ///
-/// Only main forks are chosen from: free space maps are not logged whole, and visibility maps are changed by
-/// records that do not name their blocks.
+/// Only main forks are chosen from. Maps of free space and visibility are read whole, unless nothing of their
+/// relation changed and they are as long as they were: see [`ChangeMap::fork`].
 pub fn select(
     changes: &ChangeMap,
     file: RelationFile,
@@ -28,7 +28,12 @@ pub fn select(
     blocks: u32,
 ) -> Selection {
     if file.fork != Fork::Main {
-        return Selection::Whole;
+        let is_map = matches!(file.fork, Fork::FreeSpaceMap | Fork::VisibilityMap);
+        let unchanged = changes.fork(file.relation, file.fork) == ForkVerdict::Unchanged;
+        return match is_map && unchanged && base_blocks == blocks {
+            true => Selection::Blocks(Vec::new()),
+            false => Selection::Whole,
+        };
     }
     let Some(first) = file.first_block(blocks_per_segment) else {
         return Selection::Whole;
@@ -171,12 +176,25 @@ mod tests {
     }
 
     #[test]
-    fn other_forks_are_read_whole() {
-        let map = ChangeMap::default();
+    fn other_forks_are_read_whole_where_anything_of_their_relation_changed() {
+        let relation = file(0).relation;
+        let (none, row) = (ChangeMap::default(), changed(&[7], None));
         for fork in [Fork::FreeSpaceMap, Fork::VisibilityMap, Fork::Init] {
             let file = RelationFile { fork, ..file(0) };
-            assert_eq!(select(&map, file, SEGMENT, 3, 3), Selection::Whole);
+            let unchanged = match fork {
+                Fork::Init => Selection::Whole,
+                _ => Selection::Blocks(Vec::new()),
+            };
+            assert_eq!(select(&none, file, SEGMENT, 3, 3), unchanged);
+            assert_eq!(select(&none, file, SEGMENT, 3, 4), Selection::Whole);
+            assert_eq!(select(&row, file, SEGMENT, 3, 3), Selection::Whole);
         }
+        // Truncated by itself, as pg_truncate_visibility_map does it.
+        let fork = Fork::VisibilityMap;
+        let mut map = ChangeMap::default();
+        map.cut(ForkId { relation, fork }, BlockNumber::new(0));
+        let file = RelationFile { fork, ..file(0) };
+        assert_eq!(select(&map, file, SEGMENT, 3, 3), Selection::Whole);
     }
 
     #[test]

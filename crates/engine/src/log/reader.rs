@@ -9,18 +9,24 @@ use everpoint_pgformat::{
 };
 use everpoint_repository::{
     Repository, RepositoryError,
-    frame::FrameDecoder,
+    frame::{FrameDecoder, FrameRef},
     log::{LogIndex, LogMetadata, LogPiece},
     object::{ObjectError, ObjectKind, SealedObject},
 };
 
-/// Reads the log of a list of pieces that follow each other. One frame is in memory at a time.
+/// Stored bytes that are fetched by one request at the most. A reader begins with one frame, and doubles what it
+/// asks for while it goes on.
+const MAX_FETCH_BYTES: u64 = 4 << 20;
+
+/// Reads the log of a list of pieces that follow each other. What one request brought is in memory at a time.
 pub struct LogReader {
     repository: Repository,
     decoder: FrameDecoder,
     pieces: VecDeque<LogPiece>,
     open: Option<OpenPiece>,
     at: Lsn,
+    /// How many stored bytes the next request may bring.
+    fetch_bytes: u64,
 }
 
 struct OpenPiece {
@@ -28,6 +34,23 @@ struct OpenPiece {
     next_frame: usize,
     /// Position of the first byte of the next frame.
     frame_start: Lsn,
+    ahead: Ahead,
+}
+
+/// Stored frames that were fetched together.
+#[derive(Default)]
+struct Ahead {
+    bytes: Vec<u8>,
+    /// Where the first byte lies in the object.
+    offset: u64,
+}
+
+impl Ahead {
+    fn stored(&mut self, frame: &FrameRef) -> Option<&mut [u8]> {
+        let from = usize::try_from(frame.offset.checked_sub(self.offset)?).ok()?;
+        let end = from.checked_add(usize::try_from(frame.stored).ok()?)?;
+        self.bytes.get_mut(from..end)
+    }
 }
 
 impl LogReader {
@@ -44,6 +67,7 @@ impl LogReader {
             pieces: pieces.into(),
             open: None,
             at,
+            fetch_bytes: 0,
         })
     }
 
@@ -82,6 +106,7 @@ impl LogReader {
                         object,
                         next_frame: 0,
                         frame_start,
+                        ahead: Ahead::default(),
                     })
                 }
             };
@@ -100,8 +125,30 @@ impl LogReader {
             if end <= self.at {
                 continue;
             }
-            let store = self.repository.store();
-            let mut bytes = open.object.read(store, &frame, &mut self.decoder).await?;
+            if open.ahead.stored(&frame).is_none() {
+                // As many as are wanted and a request may bring.
+                let rest = open.object.frames().get(open.next_frame - 1..);
+                let rest = rest.unwrap_or_default();
+                let (mut stored, mut behind, mut count) = (0, start, 0);
+                for frame in rest {
+                    stored += u64::from(frame.stored);
+                    if count > 0 && (stored > self.fetch_bytes || behind >= to) {
+                        break;
+                    }
+                    behind = behind.advance(u64::from(frame.raw));
+                    count += 1;
+                }
+                let frames = rest.get(..count).unwrap_or_default();
+                let store = self.repository.store();
+                open.ahead = Ahead {
+                    bytes: open.object.fetch(store, frames).await?,
+                    offset: frame.offset,
+                };
+                let brought = open.ahead.bytes.len() as u64;
+                self.fetch_bytes = (brought.max(self.fetch_bytes) * 2).min(MAX_FETCH_BYTES);
+            }
+            let stored = open.ahead.stored(&frame).unwrap_or_default();
+            let mut bytes = open.object.decode(&frame, stored, &mut self.decoder)?;
             let keep = usize::try_from(to.min(end).bytes_since(start)).unwrap_or(usize::MAX);
             bytes.truncate(keep);
             let skip = usize::try_from(self.at.bytes_since(start)).unwrap_or(usize::MAX);
@@ -131,23 +178,36 @@ pub enum LogPlanError {
     Repository(#[from] RepositoryError),
 }
 
-/// Builds whole segment files for recovery, in order.
+/// Bytes of a segment file that come at once. Segments of every size are multiples of it.
+pub const PART_BYTES: u64 = 1 << 20;
+
+/// Brings segment files for recovery, in order, [`PART_BYTES`] at a time.
 pub struct SegmentReader {
     reader: LogReader,
-    history: TimelineHistory,
-    segment_size: SegmentSize,
-    next_segment: u64,
-    to: Lsn,
+    names: SegmentNames,
+    at: Lsn,
+    /// What was read and not given yet, and where it lies.
     rest: Vec<u8>,
+    rest_at: Lsn,
 }
 
-/// A segment file for recovery.
-#[derive(Debug)]
-pub struct Segment {
-    /// Its name: that of the timeline which its last position lies on, as recovery looks for the newest first.
-    pub name: SegmentName,
-    /// Its bytes; behind the end of what is stored there are zeros.
-    pub bytes: Vec<u8>,
+/// How the segment files of a stretch of history are called.
+#[derive(Clone, Debug)]
+pub struct SegmentNames {
+    history: TimelineHistory,
+    segment_size: SegmentSize,
+    to: Lsn,
+}
+
+impl SegmentNames {
+    /// The file that holds a position: named by the timeline which its last position lies on, as recovery looks for
+    /// the newest first.
+    pub fn name(&self, at: Lsn) -> SegmentName {
+        let segment = self.segment_size.segment_of(at);
+        let end = self.segment_size.start_of(segment + 1).min(self.to);
+        let last = Lsn::new(end.get().saturating_sub(1));
+        SegmentName::new(self.history.timeline_at(last), segment, self.segment_size)
+    }
 }
 
 impl SegmentReader {
@@ -171,46 +231,55 @@ impl SegmentReader {
             .map_err(|from| LogPlanError::NotStored { from, to, timeline })?;
         Ok(Self {
             reader: LogReader::new(repository.clone(), pieces)?,
-            history: index.history(timeline),
-            segment_size,
-            next_segment: segment_size.segment_of(from),
-            to,
+            names: SegmentNames {
+                history: index.history(timeline),
+                segment_size,
+                to,
+            },
+            at: first,
             rest: Vec::new(),
+            rest_at: first,
         })
     }
 
-    /// The next segment; `None` behind the last.
+    /// How the files are called.
+    pub fn names(&self) -> &SegmentNames {
+        &self.names
+    }
+
+    /// The next bytes of segment files, and where they lie; `None` behind the last file. Behind the end of what is
+    /// stored there are zeros.
     ///
     /// # Errors
     /// When a log backup is missing or damaged.
-    pub async fn next(&mut self) -> Result<Option<Segment>, RepositoryError> {
-        let start = self.segment_size.start_of(self.next_segment);
-        if start >= self.to {
+    pub async fn next(&mut self) -> Result<Option<(Lsn, Vec<u8>)>, RepositoryError> {
+        let start = self.at;
+        if start >= self.names.segment_size.ceil(self.names.to) {
             return Ok(None);
         }
-        let end = start.advance(self.segment_size.bytes());
-        let size = usize::try_from(self.segment_size.bytes()).unwrap_or(usize::MAX);
+        let size = usize::try_from(PART_BYTES).unwrap_or(usize::MAX);
         let mut bytes = Vec::with_capacity(size);
-        bytes.append(&mut self.rest);
         while bytes.len() < size {
-            let Some((at, mut more)) = self.reader.next().await? else {
-                break;
-            };
-            let place = usize::try_from(at.bytes_since(start)).unwrap_or(usize::MAX);
-            if place < size {
-                // Only before the first stored byte of the first segment can there be a hole.
-                bytes.resize(place, 0);
+            if self.rest.is_empty() {
+                let Some((at, more)) = self.reader.next().await? else {
+                    break;
+                };
+                (self.rest_at, self.rest) = (at, more);
             }
-            bytes.append(&mut more);
-        }
-        if bytes.len() > size {
-            self.rest = bytes.split_off(size);
+            let place = usize::try_from(self.rest_at.bytes_since(start)).unwrap_or(usize::MAX);
+            if place >= size {
+                break;
+            }
+            // Only before the first stored byte of the first segment can there be a hole.
+            bytes.resize(place.max(bytes.len()), 0);
+            let taken = self.rest.len().min(size - bytes.len());
+            let behind = self.rest.split_off(taken);
+            bytes.append(&mut self.rest);
+            self.rest = behind;
+            self.rest_at = self.rest_at.advance(taken as u64);
         }
         bytes.resize(size, 0);
-        let last = Lsn::new(end.min(self.to).get() - 1);
-        let timeline = self.history.timeline_at(last);
-        let name = SegmentName::new(timeline, self.next_segment, self.segment_size);
-        self.next_segment += 1;
-        Ok(Some(Segment { name, bytes }))
+        self.at = start.advance(PART_BYTES);
+        Ok(Some((start, bytes)))
     }
 }

@@ -1,11 +1,10 @@
 //! The log that makes a copy consistent: from the backup's start to its stop position.
 //!
-//! Records that concern only other databases do nothing in it; they keep their lengths, so positions are as
-//! they were.
+//! Records that concern only other databases do nothing in it, and are put together; what stays stays in its place.
 
 use std::collections::BTreeSet;
 
-use everpoint_pgformat::{Oid, wal::filter::Databases};
+use everpoint_pgformat::{Lsn, Oid, wal::filter::Databases};
 use everpoint_repository::{InstanceName, Repository, backup::Backup, log::LogIndex};
 
 use super::LongTermError;
@@ -59,7 +58,7 @@ pub(super) async fn copy(
     };
     let reader = SegmentReader::plan(repository, index, timeline, size, start, stop)?;
     let only = Databases::Only(databases.clone());
-    let mut log = ReplayableLog::new(reader, backup, only);
+    let mut log = ReplayableLog::new(reader, backup, only, Some(stop));
     let context = LogContext {
         repository: inside.clone(),
         instance: instance.clone(),
@@ -68,17 +67,17 @@ pub(super) async fn copy(
     };
     let mut cut = LogCut::new(context.clone(), timeline, at)?;
     let mut stored_bytes = 0;
-    let mut segment_start = floor;
-    while let Some(segment) = log.next().await? {
+    while let Some(part) = log.next().await? {
         if progress.is_cancelled() {
             return Err(LongTermError::Cancelled);
         }
-        let from = usize::try_from(at.bytes_since(segment_start)).unwrap_or(usize::MAX);
-        let to = stop.min(segment_start.advance(size.bytes()));
-        let until = usize::try_from(to.bytes_since(segment_start)).unwrap_or(usize::MAX);
-        cut.push(segment.bytes.get(from..until).unwrap_or_default())?;
-        at = to;
-        segment_start = segment_start.advance(size.bytes());
+        let end = part.start.advance(part.bytes.len() as u64).min(stop);
+        if at >= end {
+            continue;
+        }
+        let offset = |at: Lsn| usize::try_from(at.bytes_since(part.start)).unwrap_or(usize::MAX);
+        cut.push(part.bytes.get(offset(at)..offset(end)).unwrap_or_default())?;
+        at = end;
         if cut.len() >= DEFAULT_CUT_BYTES {
             let full = std::mem::replace(&mut cut, LogCut::new(context.clone(), timeline, at)?);
             stored_bytes += full.store().await?.stored_bytes;

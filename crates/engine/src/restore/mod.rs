@@ -302,7 +302,7 @@ pub async fn plan_resolved(
     }
     let in_place = match request.log {
         LogDelivery::InPlace => log_bytes,
-        LogDelivery::Supplied => log_bytes.min(recovery::SPOOL_SEGMENTS as u64 * size.bytes()),
+        LogDelivery::Supplied => log_bytes.min(recovery::spool_bytes(backup)),
     };
     let file_bytes = match request.selection {
         Selection::Cluster => backup.totals.restored_bytes,

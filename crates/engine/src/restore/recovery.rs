@@ -2,18 +2,19 @@
 
 use std::{
     fs,
+    io::Write,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use everpoint_pgformat::wal::filter::FilterCounts;
-use everpoint_repository::Repository;
+use everpoint_pgformat::{backup_label::BackupLabel, wal::filter::FilterCounts};
+use everpoint_repository::{Repository, backup::Backup};
 use tokio::time::sleep;
 
 use super::{
     LogDelivery, RestoreError, RestorePlan, failed,
     files::{give, make_directory, write_file},
-    replayable_log::ReplayableLog,
+    replayable_log::{Part, ReplayableLog},
     target::Stop,
 };
 use crate::{log::reader::SegmentReader, progress::Progress};
@@ -65,7 +66,11 @@ fn segments(repository: &Repository, plan: &RestorePlan) -> Result<ReplayableLog
     let (index, start) = (&plan.index, backup.start_lsn);
     let reader = SegmentReader::plan(repository, index, timeline, size, start, to)?;
     let databases = plan.request.selection.replayed();
-    Ok(ReplayableLog::new(reader, backup, databases))
+    let stop = match plan.resolved.stop {
+        Stop::After(lsn) => Some(lsn),
+        Stop::AtConsistency => None,
+    };
+    Ok(ReplayableLog::new(reader, backup, databases, stop))
 }
 
 /// Puts all log that replay needs into `pg_wal`. Returns how many tablespaces it makes.
@@ -79,23 +84,45 @@ pub async fn place_log(
 ) -> Result<u64, RestoreError> {
     let mut reader = segments(repository, plan)?;
     let folder = plan.request.to.join("pg_wal");
-    while let Some(segment) = reader.next().await? {
+    let mut file = None;
+    while let Some(part) = reader.next().await? {
         if progress.is_cancelled() {
             return Err(RestoreError::Cancelled);
         }
-        let path = folder.join(segment.name.to_string());
-        fs::write(&path, &segment.bytes).map_err(failed("write", &path))?;
-        set_private(&path)?;
-        give(&path, plan.request.owner)?;
-        progress.add_bytes(segment.bytes.len() as u64);
+        let path = folder.join(part.name.to_string());
+        append(&mut file, &path, &part)?;
+        if part.ends_segment {
+            give(&path, plan.request.owner)?;
+        }
+        progress.add_bytes(part.bytes.len() as u64);
     }
     Ok(reader.counts().tablespaces)
 }
 
-fn set_private(path: &Path) -> Result<(), RestoreError> {
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))
-        .map_err(failed("set permissions of", path))
+/// Writes the next part of a segment file, which nobody else may read. `file` is open from a file's first part to
+/// its last.
+fn append(file: &mut Option<fs::File>, path: &Path, part: &Part) -> Result<(), RestoreError> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let open = match file {
+        Some(open) => open,
+        None => {
+            // One that is left from an interrupted restore may have another mode.
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(failed("remove", path)(error));
+                }
+                _ => {}
+            }
+            let mut options = fs::OpenOptions::new();
+            let options = options.write(true).create_new(true).mode(0o600);
+            file.insert(options.open(path).map_err(failed("create", path))?)
+        }
+    };
+    open.write_all(&part.bytes).map_err(failed("write", path))?;
+    if part.ends_segment {
+        *file = None;
+    }
+    Ok(())
 }
 
 /// The settings that recovery reads. The log that was placed makes `placed_tablespaces`.
@@ -250,6 +277,22 @@ fn prepare_spool(plan: &RestorePlan) -> Result<(), RestoreError> {
     write_file(&spool.join("fetch"), script.as_bytes(), owner)
 }
 
+/// The segment of the checkpoint that a backup begins with. Recovery reads that record first, before it goes back to
+/// where replay begins: up to there log has to come without anything being taken.
+fn checkpoint_segment(backup: &Backup) -> u64 {
+    let label = BackupLabel::parse(&backup.backup_label);
+    let checkpoint = label.map_or(backup.start_lsn, |label| label.checkpoint);
+    backup.segment_size.segment_of(checkpoint)
+}
+
+/// Bytes of log that lie in the spool at the most.
+pub fn spool_bytes(backup: &Backup) -> u64 {
+    let size = backup.segment_size;
+    let begins = size.segment_of(backup.start_lsn);
+    let segments = checkpoint_segment(backup).saturating_sub(begins) + 1;
+    segments.max(SPOOL_SEGMENTS as u64) * size.bytes()
+}
+
 /// Brings log into the spool while a server replays it, at most [`SPOOL_SEGMENTS`] ahead.
 pub struct Supplier {
     reader: ReplayableLog,
@@ -278,21 +321,24 @@ impl Supplier {
     /// When log is damaged or the spool cannot be written.
     pub async fn run(mut self, progress: &Progress) -> Result<FilterCounts, RestoreError> {
         let mut ready: Vec<PathBuf> = Vec::new();
-        while let Some(segment) = self.reader.next().await? {
-            while ready.len() >= SPOOL_SEGMENTS {
+        let (unfinished, mut file) = (self.spool.join("part"), None);
+        let backup = &self.plan.resolved.backup;
+        let (size, asked_first) = (backup.segment_size, checkpoint_segment(backup));
+        while let Some(part) = self.reader.next().await? {
+            while ready.len() >= SPOOL_SEGMENTS && size.segment_of(part.start) > asked_first {
                 ready.retain(|path| path.exists());
                 if ready.len() >= SPOOL_SEGMENTS {
                     sleep(SUPPLY_POLL).await;
                 }
             }
-            let path = self.spool.join(segment.name.to_string());
-            let part = self.spool.join("part");
-            fs::write(&part, &segment.bytes).map_err(failed("write", &part))?;
-            set_private(&part)?;
-            give(&part, self.plan.request.owner)?;
-            fs::rename(&part, &path).map_err(failed("rename", &part))?;
-            progress.add_bytes(segment.bytes.len() as u64);
-            ready.push(path);
+            append(&mut file, &unfinished, &part)?;
+            progress.add_bytes(part.bytes.len() as u64);
+            if part.ends_segment {
+                let path = self.spool.join(part.name.to_string());
+                give(&unfinished, self.plan.request.owner)?;
+                fs::rename(&unfinished, &path).map_err(failed("rename", &unfinished))?;
+                ready.push(path);
+            }
         }
         write_file(&self.spool.join(SPOOL_END), b"", self.plan.request.owner)?;
         Ok(self.reader.counts())

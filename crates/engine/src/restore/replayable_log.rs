@@ -1,11 +1,12 @@
-//! Log as recovery is given it: filtered, a segment at a time.
+//! Log as recovery is given it: filtered, in parts of segment files.
 //!
 //! Every restore has the locations taken out of records of `CREATE TABLESPACE`: for a tablespace that the
 //! backup knows, the link or directory that the restore made is there already, and stays; a later one lies
 //! inside `pg_tblspc`. A restore of one database has the changes of the others taken out as well. See
 //! [`everpoint_pgformat::wal::filter`].
-
-use std::collections::VecDeque;
+//!
+//! One thread reads and decompresses, one filters, and whoever asks writes: each is [`PARTS_AHEAD`] parts ahead of
+//! the next at the most.
 
 use everpoint_pgformat::{
     Lsn,
@@ -15,67 +16,154 @@ use everpoint_pgformat::{
         segment::{SegmentName, SegmentSize},
     },
 };
-
 use everpoint_repository::backup::Backup;
+use tokio::{runtime::Handle, sync::mpsc, task::spawn_blocking};
 
 use super::{RestoreError, target::TargetError};
-use crate::log::reader::{Segment, SegmentReader};
+use crate::log::reader::{SegmentNames, SegmentReader};
 
-/// Segments for recovery, in order.
+/// Parts that wait for the next thread.
+pub const PARTS_AHEAD: usize = 8;
+
+/// Segment files for recovery, in order, in parts.
 pub struct ReplayableLog {
-    reader: SegmentReader,
-    filter: WalFilter,
+    filtered: mpsc::Receiver<Message<Piece, FilterCounts>>,
+    names: SegmentNames,
     segment_size: SegmentSize,
-    /// Names of the segments that the filter holds.
-    names: VecDeque<SegmentName>,
-    next_start: Lsn,
+    counts: FilterCounts,
+}
+
+/// Some bytes of a segment file.
+#[derive(Debug)]
+pub struct Part {
+    /// The file's name.
+    pub name: SegmentName,
+    /// Where they lie in the log.
+    pub start: Lsn,
+    /// They themselves.
+    pub bytes: Vec<u8>,
+    /// Whether they are the file's last.
+    pub ends_segment: bool,
+}
+
+/// What one thread tells the next. A channel that ends without an end means that the thread is lost.
+enum Message<T, E> {
+    More(T),
+    End(E),
+    Failed(RestoreError),
 }
 
 impl ReplayableLog {
-    /// The log that `reader` brings for a backup, as far as it concerns `databases`.
-    pub fn new(reader: SegmentReader, backup: &Backup, databases: Databases) -> Self {
+    /// The log that `reader` brings for a backup, as far as it concerns `databases`. A record that begins at `stop`
+    /// begins there still. Runs in a runtime, whose threads for blocking work it uses.
+    pub fn new(
+        reader: SegmentReader,
+        backup: &Backup,
+        databases: Databases,
+        stop: Option<Lsn>,
+    ) -> Self {
         let (version, segment_size) = (backup.version, backup.segment_size);
+        let names = reader.names().clone();
         let decoder = WalDecoder::new(version, segment_size, backup.start_lsn);
+        let filter = WalFilter::new(decoder, segment_size, databases);
+        let filter = match stop {
+            Some(stop) => filter.stopping_at(stop),
+            None => filter,
+        };
         Self {
-            reader,
-            filter: WalFilter::new(decoder, segment_size, databases),
+            filtered: filter_ahead(read_ahead(reader), filter),
+            names,
             segment_size,
-            names: VecDeque::new(),
-            next_start: segment_size.floor(backup.start_lsn),
+            counts: FilterCounts::default(),
         }
     }
 
-    /// What the filter did so far.
+    /// What the filter did, once all was given out.
     pub fn counts(&self) -> FilterCounts {
-        self.filter.counts()
+        self.counts
     }
 
-    /// The next segment; `None` behind the last.
+    /// The next part; `None` behind the last.
     ///
     /// # Errors
     /// When log is missing, damaged or cannot be decoded.
-    pub async fn next(&mut self) -> Result<Option<Segment>, RestoreError> {
-        loop {
-            if let Some(piece) = self.filter.pop() {
-                return Ok(self.named(piece));
+    pub async fn next(&mut self) -> Result<Option<Part>, RestoreError> {
+        match self.filtered.recv().await {
+            Some(Message::More(Piece { start, bytes })) => {
+                let end = start.advance(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+                Ok(Some(Part {
+                    name: self.names.name(start),
+                    ends_segment: self.segment_size.floor(end) == end,
+                    start,
+                    bytes,
+                }))
             }
-            let Some(segment) = self.reader.next().await? else {
-                let last = self.filter.finish();
-                return Ok(last.and_then(|piece| self.named(piece)));
-            };
-            let start = self.next_start;
-            self.next_start = start.advance(self.segment_size.bytes());
-            self.names.push_back(segment.name);
-            let bytes = segment.bytes;
-            self.filter
-                .push(Piece { start, bytes })
-                .map_err(TargetError::from)?;
+            Some(Message::End(counts)) => {
+                self.counts = counts;
+                Ok(None)
+            }
+            Some(Message::Failed(error)) => Err(error),
+            None => Err(RestoreError::TaskLost),
         }
     }
+}
 
-    fn named(&mut self, piece: Piece) -> Option<Segment> {
-        let name = self.names.pop_front()?;
-        let bytes = piece.bytes;
-        Some(Segment { name, bytes })
-    }
+fn read_ahead(mut reader: SegmentReader) -> mpsc::Receiver<Message<Piece, ()>> {
+    let (sender, receiver) = mpsc::channel(PARTS_AHEAD);
+    let runtime = Handle::current();
+    spawn_blocking(move || {
+        loop {
+            let message = match runtime.block_on(reader.next()) {
+                Ok(Some((start, bytes))) => Message::More(Piece { start, bytes }),
+                Ok(None) => Message::End(()),
+                Err(error) => Message::Failed(error.into()),
+            };
+            let goes_on = matches!(message, Message::More(_));
+            // Nobody takes it any more when the restore has ended.
+            if sender.blocking_send(message).is_err() || !goes_on {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+fn filter_ahead(
+    mut read: mpsc::Receiver<Message<Piece, ()>>,
+    mut filter: WalFilter,
+) -> mpsc::Receiver<Message<Piece, FilterCounts>> {
+    let (sender, receiver) = mpsc::channel(PARTS_AHEAD);
+    spawn_blocking(move || {
+        let failed = |error| {
+            // Nobody hears it any more when the restore has ended.
+            let _ = sender.blocking_send(Message::Failed(error));
+        };
+        loop {
+            let ends = match read.blocking_recv() {
+                Some(Message::More(piece)) => {
+                    if let Err(error) = filter.push(piece) {
+                        return failed(TargetError::from(error).into());
+                    }
+                    false
+                }
+                Some(Message::End(())) => true,
+                Some(Message::Failed(error)) => return failed(error),
+                None => return failed(RestoreError::TaskLost),
+            };
+            let mut next = || match ends {
+                true => filter.finish(),
+                false => filter.pop(),
+            };
+            while let Some(piece) = next() {
+                if sender.blocking_send(Message::More(piece)).is_err() {
+                    return;
+                }
+            }
+            if ends {
+                let _ = sender.blocking_send(Message::End(filter.counts()));
+                return;
+            }
+        }
+    });
+    receiver
 }

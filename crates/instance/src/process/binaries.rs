@@ -97,7 +97,7 @@ impl PgBinaries {
             let full_version = server_version(directory).await?;
             return match major(&full_version) == Some(wanted) {
                 true => Ok(Self {
-                    directory: directory.to_owned(),
+                    directory: home(directory),
                     version: wanted,
                     full_version,
                 }),
@@ -116,7 +116,7 @@ impl PgBinaries {
             match server_version(directory).await {
                 Ok(full_version) if major(&full_version) == Some(wanted) => {
                     return Ok(Self {
-                        directory: directory.clone(),
+                        directory: home(directory),
                         version: wanted,
                         full_version,
                     });
@@ -174,6 +174,16 @@ impl PgBinaries {
         account.apply(&mut command);
         Ok(command)
     }
+}
+
+/// Where the server's program really lies. A link to it may stand in a directory that none of the others is in;
+/// PostgreSQL looks for them where the link leads (`find_my_exec`, `src/common/exec.c`).
+fn home(directory: &Path) -> PathBuf {
+    let program = directory.join("postgres").canonicalize();
+    let real = program
+        .ok()
+        .and_then(|path| Some(path.parent()?.to_owned()));
+    real.unwrap_or_else(|| directory.to_owned())
 }
 
 fn neutral(command: &mut Command) {

@@ -179,6 +179,11 @@ on_every_version! {
         assert_eq!(found.version(), server.version());
         found.tool("pg_dump")?;
         assert!(matches!(found.tool("pg_nothing"), Err(BinariesError::NoTool { .. })));
+        // A directory with nothing but a link to the server, as some installations have one on PATH.
+        let links = tempfile::tempdir()?;
+        std::os::unix::fs::symlink(server.bin().join("postgres"), links.path().join("postgres"))?;
+        let linked = PgBinaries::find(Some(links.path()), server.version()).await?;
+        assert_eq!(linked.tool("pg_dump")?, found.tool("pg_dump")?);
         let other = if server.major() == 15 { 16 } else { 15 };
         let wanted = MajorVersion::try_from(other)?;
         let refused = PgBinaries::find(Some(server.bin()), wanted).await;

@@ -129,12 +129,23 @@ impl Eq for ChangeMap {}
 
 impl ChangeMap {
     /// What must be copied of a fork.
+    ///
+    /// Free space and visibility maps are copied whole when anything of their relation changed: records that change
+    /// rows clear bits in the visibility map without naming its block, and free space is not logged. Of a relation
+    /// that no record speaks of they are as they were: bits are set by records that name the row's block as well, and
+    /// free space that was noted without one is a hint, which may be an old one.
     pub fn fork(&self, relation: RelationId, fork: Fork) -> ForkVerdict<'_> {
         if self.everything.is_some() || self.is_whole(relation) {
             return ForkVerdict::Whole;
         }
         match fork {
-            Fork::FreeSpaceMap | Fork::VisibilityMap => return ForkVerdict::Whole,
+            Fork::FreeSpaceMap | Fork::VisibilityMap => {
+                let is_named = |fork| self.forks.contains_key(&ForkId { relation, fork });
+                return match is_named(Fork::Main) || is_named(fork) {
+                    true => ForkVerdict::Whole,
+                    false => ForkVerdict::Unchanged,
+                };
+            }
             Fork::Main | Fork::Init => {}
         }
         match self.forks.get(&ForkId { relation, fork }) {

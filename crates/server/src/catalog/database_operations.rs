@@ -185,25 +185,49 @@ impl Catalog {
         Ok(true)
     }
 
-    /// Puts what was begun and undone back to where it was in the queue.
+    /// Puts what `server` has begun and undone back to where it was in the queue, unless another has it by now.
     ///
     /// # Errors
     /// When the catalog fails.
-    pub async fn requeue_database_operation(&self, id: OperationId) -> Result<(), CatalogError> {
+    pub async fn requeue_database_operation(
+        &self,
+        id: OperationId,
+        server: &str,
+    ) -> Result<(), CatalogError> {
         let mut transaction = self.begin().await?;
-        sqlx::query("UPDATE operations SET state = $1, phase = $2, total_bytes = 0, done_bytes = 0 WHERE id = $3 AND state = $4 AND ended_us IS NULL")
+        let done = sqlx::query("UPDATE operations SET state = $1, phase = $2, total_bytes = 0, done_bytes = 0 WHERE id = $3 AND state = $4 AND ended_us IS NULL AND EXISTS (SELECT 1 FROM database_operations d WHERE d.operation = operations.id AND d.server = $5)")
             .bind(OperationState::Pending.as_str())
             .bind("queued")
             .bind(id.to_string())
             .bind(OperationState::InProgress.as_str())
+            .bind(server)
             .execute(&mut *transaction)
             .await?;
-        sqlx::query("UPDATE database_operations SET server = '' WHERE operation = $1")
-            .bind(id.to_string())
-            .execute(&mut *transaction)
-            .await?;
+        if done.rows_affected() == 1 {
+            sqlx::query("UPDATE database_operations SET server = '' WHERE operation = $1")
+                .bind(id.to_string())
+                .execute(&mut *transaction)
+                .await?;
+        }
         transaction.commit().await?;
         Ok(())
+    }
+
+    /// What servers had begun that are not there any more.
+    ///
+    /// # Errors
+    /// When the catalog fails.
+    pub async fn abandoned_database_operations(
+        &self,
+    ) -> Result<Vec<DatabaseOperation>, CatalogError> {
+        let text = format!(
+            "{COLUMNS} WHERE o.ended_us IS NULL AND o.state <> $1 AND d.server NOT IN (SELECT home FROM servers) ORDER BY o.started_us, o.id"
+        );
+        let rows = sqlx::query(sqlx::AssertSqlSafe(text))
+            .bind(OperationState::Pending.as_str())
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(operation).collect()
     }
 
     /// Has an operation hold its name. False when another one does.
@@ -218,23 +242,25 @@ impl Catalog {
         Ok(done.rows_affected() == 1)
     }
 
-    /// Writes down how far an operation is. Returns its state, for it may have been asked to end; `None` when it is
-    /// over.
+    /// Writes down how far an operation is that `server` works on. Returns its state, for it may have been asked to
+    /// end; `None` when it is over, or another server has it.
     ///
     /// # Errors
     /// When the catalog fails.
     pub async fn note_database_progress(
         &self,
         id: OperationId,
+        server: &str,
         phase: &str,
         reading: &Reading,
     ) -> Result<Option<OperationState>, CatalogError> {
         let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-        let row = sqlx::query("UPDATE operations SET phase = $1, total_bytes = $2, done_bytes = $3 WHERE id = $4 AND ended_us IS NULL RETURNING state")
+        let row = sqlx::query("UPDATE operations SET phase = $1, total_bytes = $2, done_bytes = $3 WHERE id = $4 AND ended_us IS NULL AND EXISTS (SELECT 1 FROM database_operations d WHERE d.operation = operations.id AND d.server = $5) RETURNING state")
             .bind(phase)
             .bind(number(reading.total_bytes))
             .bind(number(reading.done_bytes))
             .bind(id.to_string())
+            .bind(server)
             .fetch_optional(&self.pool)
             .await?;
         let Some(row) = row else { return Ok(None) };
@@ -273,32 +299,39 @@ impl Catalog {
         Ok(true)
     }
 
-    /// Writes down how an operation ended, and gives its name free.
+    /// Writes down how an operation ended that `server` had, and gives its name free. False when it was over, or
+    /// another server has it.
     ///
     /// # Errors
     /// When the catalog fails.
     pub async fn end_database_operation(
         &self,
         id: OperationId,
+        server: &str,
         state: OperationState,
         error: Option<(&str, &str)>,
         now: Timestamp,
-    ) -> Result<(), CatalogError> {
+    ) -> Result<bool, CatalogError> {
         let mut transaction = self.begin().await?;
-        sqlx::query("UPDATE operations SET state = $1, ended_us = $2, error_code = $3, error_text = $4 WHERE id = $5 AND ended_us IS NULL")
+        let done = sqlx::query("UPDATE operations SET state = $1, ended_us = $2, error_code = $3, error_text = $4 WHERE id = $5 AND ended_us IS NULL AND EXISTS (SELECT 1 FROM database_operations d WHERE d.operation = operations.id AND d.server = $6)")
             .bind(state.as_str())
             .bind(microseconds(now))
             .bind(error.map(|(code, _)| code))
             .bind(error.map(|(_, text)| text))
             .bind(id.to_string())
+            .bind(server)
             .execute(&mut *transaction)
             .await?;
+        if done.rows_affected() == 0 {
+            transaction.rollback().await?;
+            return Ok(false);
+        }
         sqlx::query("UPDATE database_operations SET holds = 0 WHERE operation = $1")
             .bind(id.to_string())
             .execute(&mut *transaction)
             .await?;
         transaction.commit().await?;
-        Ok(())
+        Ok(true)
     }
 
     /// Operations on databases that are not over, in the order in which they were asked for.

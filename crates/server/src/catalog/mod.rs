@@ -35,6 +35,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("0002.sql"),
     include_str!("0003_long_term.sql"),
     include_str!("0004_database_operations.sql"),
+    include_str!("0005_homes.sql"),
 ];
 /// The advisory lock in PostgreSQL under which servers that start at once migrate one after the other.
 const MIGRATION_LOCK: i64 = 0x6576_6572_706f_696e;

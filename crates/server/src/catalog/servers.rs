@@ -29,22 +29,26 @@ pub struct LeaseRow {
 }
 
 impl Catalog {
-    /// Writes down that a server runs. `name` is for people.
+    /// Writes down that a server runs. `home` is what it calls itself after each start, `name` is for people.
     ///
     /// # Errors
     /// When the catalog fails.
     pub async fn add_server(
         &self,
         id: ServerId,
+        home: &str,
         name: &str,
         now: Timestamp,
     ) -> Result<(), CatalogError> {
-        sqlx::query("INSERT INTO servers (id, name, beats, started_us) VALUES ($1, $2, 0, $3)")
-            .bind(id.to_string())
-            .bind(name)
-            .bind(microseconds(now))
-            .execute(&self.pool)
-            .await?;
+        sqlx::query(
+            "INSERT INTO servers (id, home, name, beats, started_us) VALUES ($1, $2, $3, 0, $4)",
+        )
+        .bind(id.to_string())
+        .bind(home)
+        .bind(name)
+        .bind(microseconds(now))
+        .execute(&self.pool)
+        .await?;
         Ok(())
     }
 

@@ -139,7 +139,7 @@ on_both! {
         let row = operation(1, 10);
         {
             let catalog = place.open().await;
-            catalog.add_server(gone, "gone", at(1)).await.unwrap();
+            catalog.add_server(gone, "a", "gone", at(1)).await.unwrap();
             assert!(catalog.begin_operation(&row, gone, None).await.unwrap());
             let event = EventRow {
                 time: at(11),
@@ -150,7 +150,7 @@ on_both! {
             assert_eq!((found, events), (row.clone(), vec![event]));
         }
         let catalog = place.open().await;
-        catalog.add_server(lives, "lives", at(12)).await.unwrap();
+        catalog.add_server(lives, "b", "lives", at(12)).await.unwrap();
         let other = operation(2, 12);
         assert!(catalog.begin_operation(&other, lives, None).await.unwrap());
         assert_eq!(catalog.end_interrupted(at(13)).await.unwrap(), 0);

@@ -55,10 +55,13 @@ pub fn authority(service: &Service) -> Result<Answer, ApiError> {
     }
 }
 
+/// The version of cloud metadata from which on one cloud tells of itself. Earlier ones list clouds.
+const ONE_CLOUD: &str = "2022-09-01";
+
 /// What `az cloud register` reads.
-pub fn cloud(service: &Service) -> Answer {
+pub fn cloud(service: &Service, caller: &Caller<'_>) -> Answer {
     let base = service.config().base_url();
-    Answer::ok(&serde_json::json!([{
+    let cloud = serde_json::json!({
         "name": "Everpoint",
         "resourceManager": format!("{base}/"),
         "portal": base,
@@ -74,7 +77,12 @@ pub fn cloud(service: &Service) -> Answer {
         },
         "media": base,
         "suffixes": {},
-    }]))
+    });
+    // They are dates.
+    match caller.query("api-version") {
+        Some(version) if version >= ONE_CLOUD => Answer::ok(&cloud),
+        _ => Answer::ok(&[cloud]),
+    }
 }
 
 pub fn tenants(service: &Service) -> Answer {

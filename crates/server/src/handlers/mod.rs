@@ -41,7 +41,7 @@ pub async fn answer(
         Endpoint::Ready => Ok(discovery::ready(service).await),
         Endpoint::AuthorityCertificate => discovery::authority(service),
         Endpoint::ApiDescription => Ok(Answer::ok(&crate::http::openapi::document())),
-        Endpoint::CloudMetadata => Ok(discovery::cloud(service)),
+        Endpoint::CloudMetadata => Ok(discovery::cloud(service, caller)),
         Endpoint::Token => Ok(token::token(service, caller).await),
         Endpoint::ManagedIdentityToken => Ok(managed_identity::token(service, caller).await),
         Endpoint::AdfsConfiguration => Ok(token::adfs(service)),

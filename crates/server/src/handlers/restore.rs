@@ -109,6 +109,8 @@ async fn of_dropped(
     let Some(deleted_at) = row.deleted_at else {
         return Err(no_source(id));
     };
+    // Its deletion date, to the digits that clients have of it, means just before its drop, however much log is stored.
+    let point = point.filter(|point| WireTime::new(*point) != WireTime::new(deleted_at));
     if let Some(point) = point {
         check_point(&source, &row, point)?;
     }

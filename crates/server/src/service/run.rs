@@ -193,7 +193,12 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
     service.reload_access().await?;
     service
         .catalog
-        .add_server(service.id, &service.address_text(), now)
+        .add_server(
+            service.id,
+            service.databases.home(),
+            &service.address_text(),
+            now,
+        )
         .await?;
     service.audit_own("start", "service", Outcome::Done, None);
     tracing::info!(audit_head = %service.audit.head(), %address, "started");

@@ -138,7 +138,12 @@ impl Service {
             );
             self.cancel_ended();
             self.catalog
-                .add_server(self.id, &self.address_text(), Timestamp::now())
+                .add_server(
+                    self.id,
+                    self.databases.home(),
+                    &self.address_text(),
+                    Timestamp::now(),
+                )
                 .await?;
         }
         self.hold_lease(seen).await?;
@@ -253,6 +258,6 @@ impl Service {
             tracing::warn!("{ended} operations were interrupted when their server ended");
             self.wake_scheduler();
         }
-        Ok(())
+        self.take_over().await
     }
 }

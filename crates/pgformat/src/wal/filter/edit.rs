@@ -1,20 +1,20 @@
 //! Bytes put in the place of a record, which keeps its length, its transaction and its link.
 
 use crate::{
-    Lsn,
+    Lsn, TransactionId,
     wal::{
-        crc::Crc,
+        crc::{Crc, crc32c},
         page::{LONG_HEADER_SIZE, SHORT_HEADER_SIZE, WAL_PAGE_SIZE},
-        record::{
-            MAIN_DATA_LONG, MAIN_DATA_SHORT, RECORD_HEADER_SIZE, Record, RecordHeader, record_crc,
-        },
+        record::{MAIN_DATA_LONG, MAIN_DATA_SHORT, RECORD_HEADER_SIZE, Record, record_crc},
         segment::SegmentSize,
     },
 };
 
 use super::{Piece, judge::DOES_NOTHING};
 
-/// Where a record's checksum lies in it (`xl_crc` of `XLogRecord`).
+/// Where a record's link to the one before lies in it (`xl_prev` of `XLogRecord`).
+const PREVIOUS: std::ops::Range<usize> = 8..16;
+/// Where its checksum lies (`xl_crc`).
 const CRC: std::ops::Range<usize> = 20..24;
 /// The longest head of a record that does nothing: its header, and that of main data.
 const MAX_HEAD: usize = RECORD_HEADER_SIZE + 5;
@@ -35,9 +35,21 @@ enum Head {
 }
 
 impl Edit {
-    /// A record that does nothing instead of one at `start`; `None` when none has its length.
-    pub(super) fn does_nothing(start: Lsn, header: &RecordHeader) -> Option<Self> {
-        let total_len = usize::try_from(header.total_len).ok()?;
+    /// Whether a record that does nothing can have this length.
+    pub(super) fn can_do_nothing(total_len: u32) -> bool {
+        // Main data has a head of two bytes.
+        usize::try_from(total_len).is_ok_and(|len| len != RECORD_HEADER_SIZE + 1)
+    }
+
+    /// A record that does nothing; `None` when none has its length.
+    pub(super) fn does_nothing(
+        start: Lsn,
+        total_len: u32,
+        transaction: TransactionId,
+        previous: Lsn,
+    ) -> Option<Self> {
+        let length = total_len;
+        let total_len = usize::try_from(total_len).ok()?;
         let body = total_len.checked_sub(RECORD_HEADER_SIZE)?;
         let mut bytes = [0; MAX_HEAD];
         let mut at = 0;
@@ -47,9 +59,9 @@ impl Edit {
             }
             at += field.len();
         };
-        put(&header.total_len.to_le_bytes());
-        put(&header.transaction.get().to_le_bytes());
-        put(&header.previous.get().to_le_bytes());
+        put(&length.to_le_bytes());
+        put(&transaction.get().to_le_bytes());
+        put(&previous.get().to_le_bytes());
         put(&DOES_NOTHING);
         // Padding, and the checksum, which comes last.
         put(&[0; 6]);
@@ -71,9 +83,7 @@ impl Edit {
             zeros -= some;
         }
         crc.update(bytes.get(..CRC.start).unwrap_or_default());
-        if let Some(place) = bytes.get_mut(CRC) {
-            place.copy_from_slice(&crc.finish().to_le_bytes());
-        }
+        put_at(&mut bytes, CRC, &crc.finish().to_le_bytes());
         Some(Self {
             start,
             head: Head::Short(bytes, at),
@@ -81,17 +91,42 @@ impl Edit {
         })
     }
 
-    /// The record with its main data set to zero from `offset` on.
-    pub(super) fn without_main_data(record: &Record<'_>, offset: usize) -> Self {
+    /// A record as it is, linked to one at `previous`.
+    ///
+    /// Its checksum is over its contents and then its header, which ends, the checksum itself left out, four bytes
+    /// behind the link. So the difference that the link makes is that of these twelve bytes, whatever lies before.
+    pub(super) fn link(record: &Record<'_>, previous: Lsn) -> Self {
+        let header = record.header();
+        let mut difference = [0; 12];
+        let changed = header.previous.get() ^ previous.get();
+        for (slot, byte) in difference.iter_mut().zip(changed.to_le_bytes()) {
+            *slot = byte;
+        }
+        let crc = header.crc ^ crc32c(&difference) ^ crc32c(&[0; 12]);
+        let mut bytes = [0; MAX_HEAD];
+        let own = record.bytes().get(..RECORD_HEADER_SIZE);
+        for (slot, byte) in bytes.iter_mut().zip(own.unwrap_or_default()) {
+            *slot = *byte;
+        }
+        put_at(&mut bytes, PREVIOUS, &previous.get().to_le_bytes());
+        put_at(&mut bytes, CRC, &crc.to_le_bytes());
+        Self {
+            start: record.start(),
+            head: Head::Short(bytes, RECORD_HEADER_SIZE),
+            total_len: RECORD_HEADER_SIZE,
+        }
+    }
+
+    /// The record with its main data set to zero from `offset` on, linked to one at `previous`.
+    pub(super) fn without_main_data(record: &Record<'_>, offset: usize, previous: Lsn) -> Self {
         let mut bytes = record.bytes().to_vec();
+        put_at(&mut bytes, PREVIOUS, &previous.get().to_le_bytes());
         let from = (bytes.len() - record.main_data().len()).saturating_add(offset);
         if let Some(rest) = bytes.get_mut(from..) {
             rest.fill(0);
         }
         let crc = record_crc(&bytes).to_le_bytes();
-        if let Some(place) = bytes.get_mut(CRC) {
-            place.copy_from_slice(&crc);
-        }
+        put_at(&mut bytes, CRC, &crc);
         Self {
             start: record.start(),
             total_len: bytes.len(),
@@ -139,7 +174,14 @@ impl Edit {
     }
 }
 
-const PAGE_SIZE: u64 = 8192;
+fn put_at(bytes: &mut [u8], place: std::ops::Range<usize>, field: &[u8]) {
+    if let Some(place) = bytes.get_mut(place) {
+        place.copy_from_slice(field);
+    }
+}
+
+/// Bytes in a page.
+pub(super) const PAGE_SIZE: u64 = 8192;
 const _: () = assert!(PAGE_SIZE == WAL_PAGE_SIZE as u64);
 
 fn as_u64(bytes: usize) -> u64 {

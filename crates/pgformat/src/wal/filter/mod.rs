@@ -1,9 +1,10 @@
 //! Log on its way to a recovery that shall replay only some databases, or stay inside its directory.
 //!
-//! Bytes go in as they lie in the log, and come out with the same length and the same positions. A record
-//! that concerns only databases that are left out becomes one that does nothing (`XLOG_NOOP`): its length,
-//! its transaction, which recovery counts, and its link to the record before stay, its checksum is made
-//! anew. Transactions' ends, checkpoints and everything else about the whole cluster stay.
+//! Bytes go in as they lie in the log, and come out with the same length; what stays stays in its place. Records
+//! that concern only databases that are left out become ones that do nothing (`XLOG_NOOP`), several in a row that
+//! begin on one page become one ([`run`]). Transactions, which recovery counts, and links from each record to the
+//! one before are kept right, and checksums. Transactions' ends, checkpoints and everything else about the whole
+//! cluster stay.
 //!
 //! Replay of `CREATE TABLESPACE` makes a link to the directory that the statement named, uses what lies
 //! there, and fails where there is nothing. Beside a live cluster that is the live tablespace, and the
@@ -15,6 +16,7 @@
 
 mod edit;
 mod judge;
+mod run;
 
 use std::collections::VecDeque;
 
@@ -23,12 +25,14 @@ use crate::Lsn;
 use super::{
     decoder::{Next, WalDecoder},
     error::WalError,
+    record::{Record, RecordHeader},
     segment::SegmentSize,
 };
 
 use edit::Edit;
 pub use judge::Databases;
 use judge::{Verdict, judge};
+use run::Run;
 
 /// Bytes decoded before what was found in them is written over them.
 const STRIDE_BYTES: usize = 256 << 10;
@@ -38,11 +42,24 @@ const STRIDE_BYTES: usize = 256 << 10;
 pub struct WalFilter {
     decoder: WalDecoder,
     segment_size: SegmentSize,
-    databases: Databases,
+    editor: Editor,
     /// Pieces in order, each beginning where the one before ends.
     held: VecDeque<Piece>,
-    edits: Vec<Edit>,
     ended: Ended,
+}
+
+/// What becomes of one record after the other.
+#[derive(Debug)]
+struct Editor {
+    databases: Databases,
+    /// Where a record may not be joined to those before it.
+    stop: Option<Lsn>,
+    /// Records that become one, until it is known where they end.
+    run: Option<Run>,
+    /// The last record: where it began, and where what stands in its place begins.
+    last: Option<(Lsn, Lsn)>,
+    /// To be written over the log.
+    edits: Vec<Edit>,
     counts: FilterCounts,
 }
 
@@ -88,17 +105,30 @@ impl WalFilter {
         Self {
             decoder,
             segment_size,
-            databases,
+            editor: Editor {
+                databases,
+                stop: None,
+                run: None,
+                last: None,
+                edits: Vec::new(),
+                counts: FilterCounts::default(),
+            },
             held: VecDeque::new(),
-            edits: Vec::new(),
             ended: Ended::No,
-            counts: FilterCounts::default(),
         }
+    }
+
+    /// Has a record that begins at `stop` begin there still, whatever it concerns: recovery stops behind the first
+    /// record that does not begin before its target, and log may be cut there.
+    #[must_use]
+    pub fn stopping_at(mut self, stop: Lsn) -> Self {
+        self.editor.stop = Some(stop);
+        self
     }
 
     /// What was done so far.
     pub fn counts(&self) -> FilterCounts {
-        self.counts
+        self.editor.counts
     }
 
     /// Takes the next bytes, which begin where those before end.
@@ -113,19 +143,30 @@ impl WalFilter {
         while at < end && self.ended == Ended::No {
             let upto = at.advance(STRIDE_BYTES as u64).min(end);
             self.find(at, upto)?;
-            for edit in self.edits.drain(..) {
-                edit.apply(self.segment_size, self.held.make_contiguous());
+            if self.ended == Ended::Yes {
+                self.editor.end_run();
             }
+            self.apply();
             at = upto.max(self.decoder.wanted());
         }
         Ok(())
+    }
+
+    fn apply(&mut self) {
+        for edit in self.editor.edits.drain(..) {
+            edit.apply(self.segment_size, self.held.make_contiguous());
+        }
     }
 
     /// Bytes that nothing that follows can change any more.
     pub fn pop(&mut self) -> Option<Piece> {
         let whole = match self.ended {
             Ended::Yes => Lsn::MAX,
-            Ended::No => self.decoder.boundary()?,
+            Ended::No => {
+                let boundary = self.decoder.boundary()?;
+                let run = self.editor.run;
+                run.map_or(boundary, |run| run.start().min(boundary))
+            }
         };
         let first = self.held.front()?;
         if first.end() <= whole {
@@ -138,6 +179,8 @@ impl WalFilter {
     /// The bytes that are left when no more follow. A record begun in them stays as it is: it cannot be
     /// replayed.
     pub fn finish(&mut self) -> Option<Piece> {
+        self.editor.end_run();
+        self.apply();
         self.held.pop_front()
     }
 
@@ -154,26 +197,7 @@ impl WalFilter {
         let mut chunk = self.decoder.feed(at, bytes);
         loop {
             match chunk.next()? {
-                Next::Record(record) => {
-                    self.counts.records += 1;
-                    match judge(&record, &self.databases) {
-                        Verdict::Keep => {}
-                        Verdict::KeepUnsure => self.counts.unsure += 1,
-                        Verdict::Neutralise => {
-                            match Edit::does_nothing(record.start(), &record.header()) {
-                                Some(edit) => {
-                                    self.counts.neutralised += 1;
-                                    self.edits.push(edit);
-                                }
-                                None => self.counts.unsure += 1,
-                            }
-                        }
-                        Verdict::MakeTablespaceInside { location } => {
-                            self.counts.tablespaces += 1;
-                            self.edits.push(Edit::without_main_data(&record, location));
-                        }
-                    }
-                }
+                Next::Record(record) => self.editor.take(&record),
                 Next::NeedBytes => return Ok(()),
                 Next::End(_) => {
                     self.ended = Ended::Yes;
@@ -181,5 +205,60 @@ impl WalFilter {
                 }
             }
         }
+    }
+}
+
+impl Editor {
+    fn take(&mut self, record: &Record<'_>) {
+        self.counts.records += 1;
+        let (start, header) = (record.start(), record.header());
+        let previous = match self.last {
+            Some((before, instead)) if before == header.previous => instead,
+            _ => header.previous,
+        };
+        let verdict = match judge(record, &self.databases) {
+            Verdict::Neutralise if !Edit::can_do_nothing(header.total_len) => Verdict::KeepUnsure,
+            verdict => verdict,
+        };
+        if verdict == Verdict::Neutralise {
+            self.counts.neutralised += 1;
+            let begins = self.take_out(start, &header, previous);
+            self.last = Some((start, begins));
+            return;
+        }
+        self.last = Some((start, start));
+        self.end_run();
+        match verdict {
+            Verdict::MakeTablespaceInside { location } => {
+                self.counts.tablespaces += 1;
+                let edit = Edit::without_main_data(record, location, previous);
+                self.edits.push(edit);
+                return;
+            }
+            Verdict::KeepUnsure => self.counts.unsure += 1,
+            Verdict::Keep | Verdict::Neutralise => {}
+        }
+        if previous != header.previous {
+            self.edits.push(Edit::link(record, previous));
+        }
+    }
+
+    /// Returns where what stands in its place begins.
+    fn take_out(&mut self, start: Lsn, header: &RecordHeader, previous: Lsn) -> Lsn {
+        if let Some(run) = &mut self.run
+            && self.stop != Some(start)
+            && run.take(start, header)
+        {
+            return run.start();
+        }
+        self.end_run();
+        self.run = Some(Run::new(start, header, previous));
+        start
+    }
+
+    /// No more records are joined to the last ones.
+    fn end_run(&mut self) {
+        self.edits
+            .extend(self.run.take().and_then(|run| run.edit()));
     }
 }

@@ -70,6 +70,11 @@ impl DatabaseWork {
         })
     }
 
+    /// What this server is called in the catalog, the same after each start.
+    pub(super) fn home(&self) -> &str {
+        &self.server
+    }
+
     /// Waits until nobody else looks at an instance's databases.
     pub(super) async fn look(&self, instance: &InstanceName) -> OwnedMutexGuard<()> {
         let mutex = {

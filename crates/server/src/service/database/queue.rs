@@ -303,7 +303,9 @@ impl Service {
             if let Err(error) = thread::run(name, move || service.work_on(operation)) {
                 tracing::error!(%error, "cannot begin an operation");
                 self.set_pace(id, None);
-                self.catalog.requeue_database_operation(id).await?;
+                self.catalog
+                    .requeue_database_operation(id, &self.databases.server)
+                    .await?;
             }
         }
         Ok(())

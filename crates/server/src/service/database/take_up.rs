@@ -64,7 +64,10 @@ impl Service {
 
     async fn settle_finished(&self, id: Uuid, name: &str) {
         let found = match self.catalog.database_operation(id).await {
-            Ok(found) => found.filter(|found| found.row.ended_at.is_none()),
+            // One that another server has taken over is that one's to end.
+            Ok(found) => found.filter(|found| {
+                found.row.ended_at.is_none() && found.server == self.databases.server
+            }),
             Err(error) => {
                 tracing::error!(error = %crate::chain(&error), "the catalog failed");
                 return;
@@ -120,46 +123,66 @@ impl Service {
                         format!("what an interrupted attempt left cannot be removed yet: {why}");
                     self.note(row.id, event(text)).await;
                 }
-                None if row.state == OperationState::CancelInProgress => {
-                    let failure = Failure {
-                        code: super::queue::CANCELLED.0,
-                        text: super::queue::CANCELLED.1.to_owned(),
-                    };
-                    self.end_as(&operation, OperationState::Cancelled, Some(failure))
-                        .await;
-                }
-                None if operation.attempts < MAX_ATTEMPTS => self.begin_anew(&operation).await?,
                 None => {
-                    let failure = Failure {
-                        code: "OperationInterrupted",
-                        text: format!(
-                            "the service ended {} times while this ran. What it had made was removed. See the service's log, and ask for it again",
-                            operation.attempts
-                        ),
+                    let text = match row.kind {
+                        OperationKind::Restore => {
+                            "the service ended while this ran. What it had made was removed, and it begins anew"
+                        }
+                        _ => "the service ended while this ran; it goes on",
                     };
-                    self.end_as(&operation, OperationState::Failed, Some(failure))
-                        .await;
+                    self.go_on(&operation, text).await?;
                 }
             }
         }
         Ok(())
     }
 
-    async fn begin_anew(&self, operation: &DatabaseOperation) -> Result<(), CatalogError> {
-        let row = &operation.row;
-        let text = match row.kind {
-            OperationKind::Restore => {
-                "the service ended while this ran. What it had made was removed, and it begins anew"
-            }
-            _ => "the service ended while this ran; it goes on",
-        };
+    /// Puts back into the queue what servers had begun that are gone. What a restore had made on the instance is removed
+    /// by the next one there; its scratch directory, when its server starts again.
+    pub(in crate::service) async fn take_over(&self) -> Result<(), CatalogError> {
+        for operation in self.catalog.abandoned_database_operations().await? {
+            tracing::warn!(operation = %operation.row.id, server = operation.server, "its server is gone");
+            let text = "the server that worked on this is gone; another one begins it anew";
+            self.go_on(&operation, text).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends what was to be cancelled or was tried too often, and puts anything else back into the queue.
+    async fn go_on(&self, operation: &DatabaseOperation, text: &str) -> Result<(), CatalogError> {
+        let (row, server) = (&operation.row, &operation.server);
+        if row.state == OperationState::CancelInProgress {
+            let failure = Failure {
+                code: super::queue::CANCELLED.0,
+                text: super::queue::CANCELLED.1.to_owned(),
+            };
+            self.end_of(operation, server, OperationState::Cancelled, Some(failure))
+                .await;
+            return Ok(());
+        }
+        if operation.attempts >= MAX_ATTEMPTS {
+            let failure = Failure {
+                code: "OperationInterrupted",
+                text: format!(
+                    "the service ended {} times while this ran. See the service's log, and ask for it again",
+                    operation.attempts
+                ),
+            };
+            self.end_of(operation, server, OperationState::Failed, Some(failure))
+                .await;
+            return Ok(());
+        }
         self.note(row.id, event(text.to_owned())).await;
         self.audit_database(
             operation,
             Outcome::Failed,
             "interrupted, and put back into the queue",
         );
-        self.catalog.requeue_database_operation(row.id).await
+        self.catalog
+            .requeue_database_operation(row.id, server)
+            .await?;
+        self.databases.changed.notify_one();
+        Ok(())
     }
 }
 

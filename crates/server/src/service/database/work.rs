@@ -147,12 +147,12 @@ impl Service {
         let phase = teller.phase(reading.phase);
         match self
             .catalog
-            .note_database_progress(id, &phase, &reading)
+            .note_database_progress(id, &self.databases.server, &phase, &reading)
             .await
         {
-            // Another server may have been asked.
-            Ok(Some(OperationState::CancelInProgress)) => teller.progress.cancel(),
-            Ok(_) => {}
+            // Another server may have been asked, or may have taken it over when this one was taken for dead.
+            Ok(Some(OperationState::CancelInProgress) | None) => teller.progress.cancel(),
+            Ok(Some(_)) => {}
             Err(error) => tracing::warn!(error = %crate::chain(&error), "the catalog failed"),
         }
     }
@@ -185,7 +185,8 @@ impl Service {
             }
             Err(_) if cancelled && !asked && self.databases.is_ending() => {
                 self.audit_database(operation, Outcome::Failed, "put back into the queue");
-                if let Err(error) = self.catalog.requeue_database_operation(id).await {
+                let server = &self.databases.server;
+                if let Err(error) = self.catalog.requeue_database_operation(id, server).await {
                     tracing::error!(error = %crate::chain(&error), "the catalog failed");
                 }
             }
@@ -204,10 +205,22 @@ impl Service {
         }
     }
 
-    /// Writes down the end of an operation.
+    /// Writes down the end of an operation that this server has.
     pub(super) async fn end_as(
         &self,
         operation: &DatabaseOperation,
+        state: OperationState,
+        failure: Option<Failure>,
+    ) {
+        self.end_of(operation, &self.databases.server, state, failure)
+            .await;
+    }
+
+    /// Writes down the end of an operation that a server has, or had when it was last heard of.
+    pub(super) async fn end_of(
+        &self,
+        operation: &DatabaseOperation,
+        server: &str,
         state: OperationState,
         failure: Option<Failure>,
     ) {
@@ -220,10 +233,15 @@ impl Service {
         let error = error.as_ref().map(|(code, text)| (*code, text.as_str()));
         let ended = self
             .catalog
-            .end_database_operation(row.id, state, error, Timestamp::now())
+            .end_database_operation(row.id, server, state, error, Timestamp::now())
             .await;
-        if let Err(error) = ended {
-            tracing::error!(error = %crate::chain(&error), "the catalog failed");
+        match ended {
+            Ok(true) => {}
+            Ok(false) => {
+                tracing::warn!(operation = %row.id, "another server took it over: its end here counts no more");
+                return;
+            }
+            Err(error) => tracing::error!(error = %crate::chain(&error), "the catalog failed"),
         }
         let (instance, kind, name) = (&row.instance, row.kind.as_str(), &operation.name);
         match error {
