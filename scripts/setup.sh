@@ -59,7 +59,8 @@ has zstd || packages+=(zstd)
 has python3 || packages+=(python3)
 python3 -m pip --version >/dev/null 2>&1 || packages+=(python3-pip)
 has npm || packages+=(npm)
-# Libraries that the PostgreSQL servers below do not bring themselves.
+# A clock that tests can set, and libraries that the PostgreSQL servers below do not bring themselves.
+compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || packages+=(libfaketime)
 has_library libxml2.so.2 || packages+=(libxml2)
 has_library libgssapi_krb5.so.2 || packages+=(libgssapi-krb5-2)
 has_library liblz4.so.1 || packages+=(liblz4-1)

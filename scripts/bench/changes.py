@@ -1,16 +1,11 @@
-"""What a differential has to read: blocks that the log names, and files that are copied whole."""
+"""What a differential has to read: blocks that the log names."""
 
-import os
 import re
 import subprocess
 
 from server import programs
 
 BLOCK = 8192
-# Of relations only the main fork is read by block; free space and visibility maps are not logged block by block.
-MAIN_FORK = re.compile(r"^\d+(\.\d+)?$")
-# pg_wal is received, and the others hold nothing that a backup takes.
-LEFT_OUT = {"pg_wal", "pg_subtrans", "pg_stat_tmp", "pg_notify", "pg_serial", "pg_snapshots", "pg_dynshmem", "pg_replslot"}
 REFERENCE = re.compile(rb"blkref #\d+: rel (\d+/\d+/\d+)(?: fork (\w+))? blk (\d+)")
 
 
@@ -41,21 +36,3 @@ class ChangedBlocks:
 
     def size(self):
         return len(self.blocks) * BLOCK
-
-
-def whole_size(data):
-    """Bytes of the files that every differential copies whole."""
-    total = 0
-    for folder, folders, names in os.walk(data):
-        if folder == str(data):
-            folders[:] = [name for name in folders if name not in LEFT_OUT]
-        inside = os.path.relpath(folder, data).split(os.sep)[0]
-        for name in names:
-            is_main = inside in ("base", "global", "pg_tblspc") and MAIN_FORK.match(name)
-            if is_main or name == "pg_internal.init":
-                continue
-            try:
-                total += os.lstat(os.path.join(folder, name)).st_size
-            except FileNotFoundError:
-                pass
-    return total

@@ -55,6 +55,16 @@ class Client:
         """What the instance has at a path below it."""
         return self._answer("GET", f"{self.instance}{below}?api-version={VERSION}", None, self.headers)
 
+    def list(self, below):
+        """All that a list has, page by page."""
+        answer = self.get(below)
+        found = answer["value"]
+        while "nextLink" in answer:
+            path = answer["nextLink"].partition(self.connection.host)[2].partition("/")[2]
+            answer = self._answer("GET", f"/{path}", None, self.headers)
+            found += answer["value"]
+        return found
+
     def _answer(self, method, path, body, headers):
         self.connection.request(method, path, body, headers)
         answer = self.connection.getresponse()

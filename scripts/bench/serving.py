@@ -54,7 +54,7 @@ def measure(account, root, program, say):
         client = Client(served)
 
         def seen():
-            return len(client.get("/databases")["value"]) > DATABASES
+            return len(client.list("/databases")) > DATABASES
         wait("all databases are seen", SEEN_SECONDS, seen, say)
         wait("the first full backup", BACKUP_SECONDS, lambda: client.operation("FullBackup") == "Succeeded", say)
         pin(served.process.pid, {0})
@@ -63,7 +63,7 @@ def measure(account, root, program, say):
             listings = []
             for _ in range(LISTINGS):
                 begun = time.monotonic()
-                count = len(client.get("/databases")["value"])
+                count = len(client.list("/databases"))
                 listings.append((time.monotonic() - begun) * 1000)
             answered, used = load(served)
         finally:

@@ -8,6 +8,7 @@ mod versions;
 mod among_others;
 mod caged;
 mod changes;
+mod clock;
 mod databases;
 mod differential;
 mod doubtful_changes;

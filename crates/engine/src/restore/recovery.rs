@@ -1,6 +1,7 @@
 //! Recovery: the log it needs, the settings that tell it where to stop, and the supply while it replays.
 
 use std::{
+    collections::VecDeque,
     fs,
     io::Write,
     path::{Path, PathBuf},
@@ -15,6 +16,7 @@ use super::{
     LogDelivery, RestoreError, RestorePlan, failed,
     files::{give, make_directory, write_file},
     replayable_log::{Part, ReplayableLog},
+    selection::Selection,
     target::Stop,
 };
 use crate::{log::reader::SegmentReader, progress::Progress};
@@ -102,20 +104,20 @@ pub async fn place_log(
 /// Writes the next part of a segment file, which nobody else may read. `file` is open from a file's first part to
 /// its last.
 fn append(file: &mut Option<fs::File>, path: &Path, part: &Part) -> Result<(), RestoreError> {
-    use std::os::unix::fs::OpenOptionsExt;
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
     let open = match file {
         Some(open) => open,
         None => {
-            // One that is left from an interrupted restore may have another mode.
-            match fs::remove_file(path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(failed("remove", path)(error));
-                }
-                _ => {}
-            }
+            // One that is there is written over: all segments have one length.
             let mut options = fs::OpenOptions::new();
-            let options = options.write(true).create_new(true).mode(0o600);
-            file.insert(options.open(path).map_err(failed("create", path))?)
+            let options = options.write(true).create(true).truncate(false).mode(0o600);
+            let options = options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
+            let open = options.open(path).map_err(failed("create", path))?;
+            // One that is left from an interrupted restore may have another mode.
+            let private = fs::Permissions::from_mode(0o600);
+            open.set_permissions(private)
+                .map_err(failed("set permissions of", path))?;
+            file.insert(open)
         }
     };
     open.write_all(&part.bytes).map_err(failed("write", path))?;
@@ -293,11 +295,37 @@ pub fn spool_bytes(backup: &Backup) -> u64 {
     segments.max(SPOOL_SEGMENTS as u64) * size.bytes()
 }
 
+/// Segments behind the last one taken that recovery may look at again.
+const KEPT_BEHIND: u64 = 3;
+
 /// Brings log into the spool while a server replays it, at most [`SPOOL_SEGMENTS`] ahead.
 pub struct Supplier {
     reader: ReplayableLog,
     spool: PathBuf,
     plan: RestorePlan,
+    replayed: Replayed,
+}
+
+/// Files in `pg_wal` that recovery is through with. The server of a restored database is thrown away, so they are
+/// written over with later log instead of being left to a restart point: memory that the system has given them is used
+/// again, and `pg_wal` stays small.
+#[derive(Default)]
+struct Replayed {
+    /// In order; none when they are to stay.
+    files: VecDeque<(u64, PathBuf)>,
+    /// The last that was taken, of those that are taken in the order of the log.
+    taken: u64,
+}
+
+impl Replayed {
+    /// One that will never be read again.
+    fn next(&mut self) -> Option<PathBuf> {
+        let (segment, _) = self.files.front()?;
+        match segment + KEPT_BEHIND < self.taken {
+            true => self.files.pop_front().map(|(_, path)| path),
+            false => None,
+        }
+    }
 }
 
 impl Supplier {
@@ -311,6 +339,7 @@ impl Supplier {
             reader,
             spool: plan.request.to.join(SPOOL),
             plan: plan.clone(),
+            replayed: Replayed::default(),
         })
     }
 
@@ -320,24 +349,45 @@ impl Supplier {
     /// # Errors
     /// When log is damaged or the spool cannot be written.
     pub async fn run(mut self, progress: &Progress) -> Result<FilterCounts, RestoreError> {
-        let mut ready: Vec<PathBuf> = Vec::new();
+        let mut ready: Vec<(u64, PathBuf)> = Vec::new();
         let (unfinished, mut file) = (self.spool.join("part"), None);
         let backup = &self.plan.resolved.backup;
         let (size, asked_first) = (backup.segment_size, checkpoint_segment(backup));
+        let pg_wal = self.plan.request.to.join("pg_wal");
+        let passing = !matches!(self.plan.request.selection, Selection::Cluster);
         while let Some(part) = self.reader.next().await? {
-            while ready.len() >= SPOOL_SEGMENTS && size.segment_of(part.start) > asked_first {
-                ready.retain(|path| path.exists());
-                if ready.len() >= SPOOL_SEGMENTS {
-                    sleep(SUPPLY_POLL).await;
+            let segment = size.segment_of(part.start);
+            loop {
+                ready.retain(|(number, path)| {
+                    let waits = path.exists();
+                    // The checkpoint's is taken before those ahead of it.
+                    if !waits && *number > asked_first {
+                        self.replayed.taken = self.replayed.taken.max(*number);
+                    }
+                    waits
+                });
+                if ready.len() < SPOOL_SEGMENTS || segment <= asked_first {
+                    break;
                 }
+                sleep(SUPPLY_POLL).await;
+            }
+            if file.is_none()
+                && let Some(replayed) = self.replayed.next()
+            {
+                // A restart point may have removed it.
+                let _ = fs::rename(&replayed, &unfinished);
             }
             append(&mut file, &unfinished, &part)?;
             progress.add_bytes(part.bytes.len() as u64);
             if part.ends_segment {
-                let path = self.spool.join(part.name.to_string());
+                let name = part.name.to_string();
+                let path = self.spool.join(&name);
                 give(&unfinished, self.plan.request.owner)?;
                 fs::rename(&unfinished, &path).map_err(failed("rename", &unfinished))?;
-                ready.push(path);
+                ready.push((segment, path));
+                if passing {
+                    self.replayed.files.push_back((segment, pg_wal.join(name)));
+                }
             }
         }
         write_file(&self.spool.join(SPOOL_END), b"", self.plan.request.owner)?;

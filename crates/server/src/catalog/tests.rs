@@ -119,6 +119,12 @@ on_both! {
             (rows.len(), rows[0].name.as_str(), rows[0].retention),
             (1, "renamed", days)
         );
+        let named = async |name| {
+            let rows = catalog.databases_named(&instance, name).await.unwrap();
+            rows.into_iter().map(|row| row.name).collect::<Vec<_>>()
+        };
+        assert_eq!(named("RENAMED").await, ["renamed"]);
+        assert_eq!(named("app").await, [""; 0]);
         let rows = look(&[seen(6, "renamed", 300)], 300).await;
         assert_eq!(rows.len(), 2);
         assert_eq!(
@@ -381,14 +387,25 @@ on_both! {
         let found = async |id| catalog.database_operation(id).await.unwrap().unwrap();
         let begun = found(one.row.id).await;
         assert_eq!((begun.server.as_str(), begun.attempts), ("a", 1));
-        catalog.requeue_database_operation(one.row.id).await.unwrap();
+        // While its server is there it is that one's, whichever run of it.
+        let run = Uuid::from_u128(77);
+        catalog.add_server(run, "a", "a's address", at(20)).await.unwrap();
+        assert_eq!(catalog.abandoned_database_operations().await.unwrap(), []);
+        catalog.remove_server(run, None).await.unwrap();
+        assert_eq!(catalog.abandoned_database_operations().await.unwrap(), [begun]);
+        catalog.requeue_database_operation(one.row.id, "b").await.unwrap();
+        assert_eq!(found(one.row.id).await.server, "a", "only who has it gives it back");
+        catalog.requeue_database_operation(one.row.id, "a").await.unwrap();
         assert!(catalog.claim_database_operation(one.row.id, "b").await.unwrap());
         let reading = everpoint_engine::progress::Progress::default().read();
-        let state = catalog.note_database_progress(one.row.id, "creating", &reading).await;
-        assert_eq!(state.unwrap(), Some(OperationState::InProgress));
+        let note = async |server| catalog.note_database_progress(one.row.id, server, "creating", &reading).await;
+        assert_eq!(note("b").await.unwrap(), Some(OperationState::InProgress));
+        assert_eq!(note("a").await.unwrap(), None, "it was taken over");
         catalog.set_details(one.row.id, "{}").await.unwrap();
         let done = OperationState::Succeeded;
-        catalog.end_database_operation(one.row.id, done, None, at(21)).await.unwrap();
+        let end = async |server| catalog.end_database_operation(one.row.id, server, done, None, at(21)).await;
+        assert!(!end("a").await.unwrap());
+        assert!(end("b").await.unwrap());
         assert!(catalog.hold_name(three.row.id).await.unwrap());
         let cancelled = catalog.cancel_queued(three.row.id, ("OperationCancelled", "asked"), at(22));
         assert!(cancelled.await.unwrap());

@@ -223,35 +223,11 @@ async fn a_restore_whose_service_was_killed_is_undone_and_begun_anew() -> Result
     };
     running.stop().await;
     held.hold().await?;
-    let id = queue(&held.place, &point).await?;
-
-    // A process of its own, that can be killed.
-    let config = held.place.path().join("served.toml");
-    std::fs::write(&config, held.place.text("state", "", &held.config()))?;
-    let mut child = tokio::process::Command::new(std::env::current_exe()?)
-        .args([
-            "--exact",
-            "restarts::serves_until_it_is_killed",
-            "--nocapture",
-        ])
-        .env(SERVE, &config)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()?;
-    let catalog = Catalog::open(&CatalogAddress::File(
-        held.place.path().join("state/catalog.db"),
-    ))
-    .await?;
-    let begun = tokio::time::Instant::now();
-    loop {
-        let (row, _) = catalog.operation(id).await?.context("the operation")?;
-        if row.phase == SEEDING {
-            break;
-        }
-        assert!(begun.elapsed().as_secs() < 180, "{row:?}");
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
+    let file = held.place.path().join("state/catalog.db");
+    let catalog = Catalog::open(&CatalogAddress::File(file)).await?;
+    let id = queue(&catalog, &point).await?;
+    let mut child = serve(&held.place, &held.place.text("state", "", &held.config()))?;
+    until_seeding(&catalog, id).await?;
     child.kill().await?;
     drop(catalog);
     assert_eq!(held.hidden().await?, "1", "it was killed in the middle");
@@ -276,10 +252,104 @@ async fn a_restore_whose_service_was_killed_is_undone_and_begun_anew() -> Result
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_whose_server_was_killed_is_begun_anew_by_another_server() -> Result<()> {
+    let held = Held::new().await?;
+    let sql = "CREATE DATABASE catalog";
+    held.cluster.sql("postgres", sql).await?;
+    let address = held.cluster.url("catalog");
+    let shared = format!("catalog = \"{address}\"\n");
+    let first = held
+        .place
+        .start_as("first", &shared, &held.config())
+        .await?;
+    let path = instance_path(first.service());
+    let point = window(
+        &owner(first.service()).await?,
+        &held,
+        &format!("{path}/databases/app"),
+    )
+    .await?;
+    first.stop().await;
+    held.hold().await?;
+    let catalog = Catalog::open(&CatalogAddress::postgres(&address)?).await?;
+    let id = queue(&catalog, &point).await?;
+    let text = held.place.text("first", &shared, &held.config());
+    let mut child = serve(&held.place, &text)?;
+    until_seeding(&catalog, id).await?;
+
+    // On a machine of its own, as far as scratch servers go.
+    let scratch = Scratch::new()?;
+    let elsewhere = quick(&scratch, &held.server, "at_once = 1");
+    let second = held.place.start_as("second", &shared, &elsewhere).await?;
+    child.kill().await?;
+    assert_eq!(held.hidden().await?, "1", "it was killed in the middle");
+    held.let_go().await?;
+    let who = owner(second.service()).await?;
+    let operation = format!("{path}/operations/{id}");
+    let ended = eventually(&who, &operation, "the end", |answer| {
+        (state(answer) == "Succeeded").then(|| answer.clone())
+    })
+    .await?;
+    let events = ended["properties"]["events"].to_string();
+    assert!(events.contains("another one begins it anew"), "{events}");
+    assert_eq!(held.hidden().await?, "0");
+    let rows = held
+        .cluster
+        .value("killed", "SELECT count(*) FROM t")
+        .await?;
+    assert_eq!(rows, "5000");
+    // The one that was killed comes back, and finds that it has nothing to do any more.
+    let first = held
+        .place
+        .start_as("first", &shared, &held.config())
+        .await?;
+    let left = || std::fs::read_dir(held.scratch.path().join("scratch")).map(Iterator::count);
+    let begun = tokio::time::Instant::now();
+    while left().unwrap_or_default() > 1 {
+        assert!(
+            begun.elapsed().as_secs() < 60,
+            "its scratch directory is left"
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert_eq!(state(&who.get(&operation).await.1), "Succeeded");
+    first.stop().await;
+    second.stop().await;
+    Ok(())
+}
+
+/// A service in a process of its own, that can be killed.
+fn serve(place: &Place, config: &str) -> Result<tokio::process::Child> {
+    let path = place.path().join("served.toml");
+    std::fs::write(&path, config)?;
+    Ok(tokio::process::Command::new(std::env::current_exe()?)
+        .args([
+            "--exact",
+            "restarts::serves_until_it_is_killed",
+            "--nocapture",
+        ])
+        .env(SERVE, &path)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()?)
+}
+
+async fn until_seeding(catalog: &Catalog, id: uuid::Uuid) -> Result<()> {
+    let begun = tokio::time::Instant::now();
+    loop {
+        let (row, _) = catalog.operation(id).await?.context("the operation")?;
+        if row.phase == SEEDING {
+            return Ok(());
+        }
+        assert!(begun.elapsed().as_secs() < 180, "{row:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+}
+
 /// Puts a restore into the queue of a service that does not run.
-async fn queue(place: &Place, point: &str) -> Result<uuid::Uuid> {
-    let catalog =
-        Catalog::open(&CatalogAddress::File(place.path().join("state/catalog.db"))).await?;
+async fn queue(catalog: &Catalog, point: &str) -> Result<uuid::Uuid> {
     let operation = DatabaseOperation {
         row: OperationRow {
             id: uuid::Uuid::new_v4(),

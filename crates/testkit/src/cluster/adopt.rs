@@ -34,6 +34,7 @@ impl Cluster {
             server: Server::find(major)?,
             data,
             listen: Listen::Socket,
+            clock: None,
             scratch: Scratch::new()?,
         })
     }

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, net::TcpListener};
 use anyhow::{Context, Result};
 use everpoint_pgformat::wal::segment::SegmentSize;
 
-use super::{Cluster, Listen, SUPERUSER};
+use super::{Cluster, Listen, SUPERUSER, clock::Clock};
 use crate::{Scratch, Server};
 
 /// A new cluster's properties. Unless told otherwise: data checksums, 16 MiB of WAL a segment, no `fsync`,
@@ -17,6 +17,7 @@ pub struct ClusterBuilder {
     checksums: bool,
     fsync: bool,
     loopback: bool,
+    clock: bool,
     segment_size: SegmentSize,
     settings: Vec<String>,
     tablespaces: Vec<String>,
@@ -30,6 +31,7 @@ impl ClusterBuilder {
             checksums: true,
             fsync: false,
             loopback: false,
+            clock: false,
             segment_size: SegmentSize::DEFAULT,
             settings: Vec::new(),
             tablespaces: Vec::new(),
@@ -52,6 +54,12 @@ impl ClusterBuilder {
     /// The server also listens on a free port of 127.0.0.1.
     pub fn on_loopback(mut self) -> Self {
         self.loopback = true;
+        self
+    }
+
+    /// The server's clock can be [set](Cluster::set_clock).
+    pub fn with_clock(mut self) -> Self {
+        self.clock = true;
         self
     }
 
@@ -97,6 +105,10 @@ impl ClusterBuilder {
             server,
             data,
             listen,
+            clock: match self.clock {
+                true => Some(Clock::new(scratch.path().join("clock"))?),
+                false => None,
+            },
             scratch,
         };
         self.initialise(&cluster).await?;

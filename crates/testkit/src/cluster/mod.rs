@@ -5,6 +5,7 @@
 
 mod adopt;
 mod builder;
+mod clock;
 mod process;
 mod sql;
 mod standby;
@@ -15,6 +16,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use clock::Clock;
 use process::Process;
 pub use {builder::ClusterBuilder, process::StopMode};
 
@@ -34,6 +36,7 @@ pub struct Cluster {
     server: Server,
     data: PathBuf,
     listen: Listen,
+    clock: Option<Clock>,
     scratch: Scratch,
 }
 
@@ -104,6 +107,7 @@ impl Cluster {
             &self.server,
             &self.data,
             &self.arguments(),
+            self.clock.as_ref(),
             &self.log_path(),
         )?;
         process.wait_until_ready(&self.data).await?;

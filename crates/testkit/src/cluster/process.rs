@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::clock::Clock;
 use crate::Server;
 
 /// How long a server may take to start or stop. Far more than it needs on a busy machine.
@@ -53,6 +54,7 @@ impl Process {
         server: &Server,
         data: &Path,
         arguments: &[String],
+        clock: Option<&Clock>,
         log: &Path,
     ) -> Result<Self> {
         let out = OpenOptions::new()
@@ -62,6 +64,9 @@ impl Process {
             .with_context(|| format!("could not open {}", log.display()))?;
         let mut command = server.command("postgres")?.into_std();
         command.arg("-D").arg(data).args(arguments);
+        if let Some(clock) = clock {
+            command.envs(clock.environment());
+        }
         command.stdin(Stdio::null());
         command.stdout(out.try_clone()?).stderr(out);
         let child = command.spawn().context("could not start postgres")?;

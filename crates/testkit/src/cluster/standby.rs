@@ -41,6 +41,7 @@ impl Cluster {
             server: self.server.clone(),
             data,
             listen: Listen::Socket,
+            clock: None,
             scratch,
         };
         let primary = self.connection_string("postgres").replace('\'', "''");
