@@ -100,7 +100,8 @@ impl Inspecting {
     /// Waits until it says that a state has begun.
     pub async fn until(&mut self, state: &str) -> Result<()> {
         while let Some(line) = self.err.next_line().await? {
-            if line.trim_end().ends_with(state) {
+            // What is said of one that was killed ends with a state, too.
+            if line.trim_end().ends_with(&format!(" s  {state}")) {
                 return Ok(());
             }
         }

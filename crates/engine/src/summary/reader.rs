@@ -98,6 +98,8 @@ impl SummaryEvent {
                     path,
                     ..
                 } = stored;
+                // Short enough for a line of a terminal.
+                let path = path.rsplit('/').next().unwrap_or(path);
                 let why = match doubt {
                     Doubt::Damaged(error) => error.to_string(),
                     Doubt::NoBoundary => format!("no record begins where `{path}` begins"),

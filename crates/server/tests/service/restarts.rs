@@ -236,18 +236,7 @@ async fn a_restore_whose_service_was_killed_is_undone_and_begun_anew() -> Result
     let running = held.place.start(&held.config()).await?;
     let who = owner(running.service()).await?;
     let operation = format!("{path}/operations/{id}");
-    let ended = eventually(&who, &operation, "the end", |answer| {
-        (state(answer) == "Succeeded").then(|| answer.clone())
-    })
-    .await?;
-    let events = ended["properties"]["events"].to_string();
-    assert!(events.contains("begins anew"), "{events}");
-    assert_eq!(held.hidden().await?, "0");
-    let rows = held
-        .cluster
-        .value("killed", "SELECT count(*) FROM t")
-        .await?;
-    assert_eq!(rows, "5000");
+    succeeds_after_all(&held, &who, &operation, "begins anew").await?;
     running.stop().await;
     Ok(())
 }
@@ -287,18 +276,7 @@ async fn a_restore_whose_server_was_killed_is_begun_anew_by_another_server() -> 
     held.let_go().await?;
     let who = owner(second.service()).await?;
     let operation = format!("{path}/operations/{id}");
-    let ended = eventually(&who, &operation, "the end", |answer| {
-        (state(answer) == "Succeeded").then(|| answer.clone())
-    })
-    .await?;
-    let events = ended["properties"]["events"].to_string();
-    assert!(events.contains("another one begins it anew"), "{events}");
-    assert_eq!(held.hidden().await?, "0");
-    let rows = held
-        .cluster
-        .value("killed", "SELECT count(*) FROM t")
-        .await?;
-    assert_eq!(rows, "5000");
+    succeeds_after_all(&held, &who, &operation, "another one begins it anew").await?;
     // The one that was killed comes back, and finds that it has nothing to do any more.
     let first = held
         .place
@@ -316,6 +294,28 @@ async fn a_restore_whose_server_was_killed_is_begun_anew_by_another_server() -> 
     assert_eq!(state(&who.get(&operation).await.1), "Succeeded");
     first.stop().await;
     second.stop().await;
+    Ok(())
+}
+
+/// A restore that was killed comes to its end, says what happened to it, and leaves nothing.
+async fn succeeds_after_all(
+    held: &Held,
+    who: &Somebody<'_>,
+    operation: &str,
+    told: &str,
+) -> Result<()> {
+    let ended = eventually(who, operation, "the end", |answer| {
+        (state(answer) == "Succeeded").then(|| answer.clone())
+    })
+    .await?;
+    let events = ended["properties"]["events"].to_string();
+    assert!(events.contains(told), "{events}");
+    assert_eq!(held.hidden().await?, "0");
+    let rows = held
+        .cluster
+        .value("killed", "SELECT count(*) FROM t")
+        .await?;
+    assert_eq!(rows, "5000");
     Ok(())
 }
 

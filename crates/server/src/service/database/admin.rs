@@ -1,6 +1,9 @@
 //! The superuser that databases are made, moved and dropped as.
 
-use std::sync::Arc;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use everpoint_engine::{database::journal::Reach, restore::writer::Owner};
 use everpoint_instance::{ConnectionSpec, SqlClient, connect_sql};
@@ -84,8 +87,8 @@ impl Service {
     }
 }
 
-/// Root has scratch servers run as the user whose the instance's data directory is.
-pub(super) fn owner(observed: &Observed) -> Result<Option<Owner>, Failure> {
+/// Root has scratch servers run as the user whose the instance's data directory is, and who has to get into `scratch`.
+pub(super) fn owner(observed: &Observed, scratch: &Path) -> Result<Option<Owner>, Failure> {
     use std::os::unix::fs::MetadataExt;
 
     if !geteuid().is_root() {
@@ -99,14 +102,70 @@ pub(super) fn owner(observed: &Observed) -> Result<Option<Owner>, Failure> {
         ),
     };
     match std::fs::metadata(directory) {
-        Ok(found) if found.uid() != 0 => Ok(Some(Owner {
-            user: found.uid(),
-            group: found.gid(),
-        })),
+        Ok(found) if found.uid() != 0 => {
+            let owner = Owner {
+                user: found.uid(),
+                group: found.gid(),
+            };
+            match barred(scratch, owner) {
+                None => Ok(Some(owner)),
+                Some(closed) => Err(refuse(format!(
+                    "user {} of {} may not enter {}. Name another place as restores.scratch",
+                    owner.user,
+                    directory.display(),
+                    closed.display()
+                ))),
+            }
+        }
         Ok(_) => Err(refuse(format!("{} belongs to root", directory.display()))),
         Err(error) => Err(refuse(format!(
             "{} cannot be looked at: {error}",
             directory.display()
         ))),
+    }
+}
+
+/// The directory above or at `path`, of those that are there, that a user may not pass through.
+fn barred(path: &Path, user: Owner) -> Option<PathBuf> {
+    use std::os::unix::fs::MetadataExt;
+
+    let is_closed = |directory: &&Path| {
+        let Ok(found) = std::fs::metadata(directory) else {
+            return false;
+        };
+        let needed = match (found.uid() == user.user, found.gid() == user.group) {
+            (true, _) => 0o100,
+            (false, true) => 0o010,
+            (false, false) => 0o001,
+        };
+        found.mode() & needed == 0
+    };
+    path.ancestors().find(is_closed).map(Path::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_that_keeps_a_user_out_is_found() {
+        let place = tempfile::tempdir().unwrap();
+        let state = place.path().join("state");
+        std::fs::create_dir(&state).unwrap();
+        let mode = |path: &Path, mode| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        mode(place.path(), 0o755);
+        let nobody = Owner {
+            user: 65_533,
+            group: 65_533,
+        };
+        let scratch = state.join("scratch");
+        mode(&state, 0o755);
+        assert_eq!(barred(&scratch, nobody), None);
+        mode(&state, 0o700);
+        assert_eq!(barred(&scratch, nobody), Some(state));
     }
 }

@@ -64,7 +64,7 @@ impl Service {
             target: target_point,
             timeline: None,
             scratch: self.config.scratch(),
-            owner: owner(&source)?,
+            owner: owner(&source, &self.config.scratch())?,
             jobs: config.jobs.map_or((processors / 2).max(1), usize::from),
         };
         let plan = database::plan(&repository, engine)
