@@ -18,7 +18,7 @@ demo: setup ## Build Everpoint and show it at work on a server of its own
 	@scripts/demo.sh
 
 test: setup ## Run every test, against real PostgreSQL 15 to 18 servers
-	@$(with_tools) $(CARGO) nextest run --workspace -E 'not binary(soak)'
+	@$(with_tools) $(CARGO) nextest run --workspace
 	@$(CARGO) test --quiet --workspace --doc
 
 test-clients: setup ## Drive the service with az and Azure's SDK for JavaScript (fetches 1 GB)
