@@ -126,19 +126,9 @@ impl LogReader {
                 continue;
             }
             if open.ahead.stored(&frame).is_none() {
-                // As many as are wanted and a request may bring.
                 let rest = open.object.frames().get(open.next_frame - 1..);
-                let rest = rest.unwrap_or_default();
-                let (mut stored, mut behind, mut count) = (0, start, 0);
-                for frame in rest {
-                    stored += u64::from(frame.stored);
-                    if count > 0 && (stored > self.fetch_bytes || behind >= to) {
-                        break;
-                    }
-                    behind = behind.advance(u64::from(frame.raw));
-                    count += 1;
-                }
-                let frames = rest.get(..count).unwrap_or_default();
+                let wanted = to.bytes_since(start);
+                let frames = together(rest.unwrap_or_default(), wanted, self.fetch_bytes);
                 let store = self.repository.store();
                 open.ahead = Ahead {
                     bytes: open.object.fetch(store, frames).await?,
@@ -158,6 +148,20 @@ impl LogReader {
             return Ok(Some((at, bytes)));
         }
     }
+}
+
+/// The first of the frames, and as many behind it as are needed for `wanted` bytes of log and have no more than `most`
+/// bytes stored together.
+fn together(frames: &[FrameRef], wanted: u64, most: u64) -> &[FrameRef] {
+    let (mut stored, mut raw) = (0, 0);
+    let fits = |frame: &&FrameRef| {
+        stored += u64::from(frame.stored);
+        let fits = stored <= most && raw < wanted;
+        raw += u64::from(frame.raw);
+        fits
+    };
+    let count = frames.iter().take_while(fits).count().max(1);
+    frames.get(..count).unwrap_or(frames)
 }
 
 /// Log that is needed cannot be read.

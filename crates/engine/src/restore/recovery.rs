@@ -351,31 +351,20 @@ impl Supplier {
     pub async fn run(mut self, progress: &Progress) -> Result<FilterCounts, RestoreError> {
         let mut ready: Vec<(u64, PathBuf)> = Vec::new();
         let (unfinished, mut file) = (self.spool.join("part"), None);
-        let backup = &self.plan.resolved.backup;
-        let (size, asked_first) = (backup.segment_size, checkpoint_segment(backup));
+        let (size, asked_first) = {
+            let backup = &self.plan.resolved.backup;
+            (backup.segment_size, checkpoint_segment(backup))
+        };
         let pg_wal = self.plan.request.to.join("pg_wal");
-        let passing = !matches!(self.plan.request.selection, Selection::Cluster);
+        let is_thrown_away = !matches!(self.plan.request.selection, Selection::Cluster);
         while let Some(part) = self.reader.next().await? {
             let segment = size.segment_of(part.start);
-            loop {
-                ready.retain(|(number, path)| {
-                    let waits = path.exists();
-                    // The checkpoint's is taken before those ahead of it.
-                    if !waits && *number > asked_first {
-                        self.replayed.taken = self.replayed.taken.max(*number);
-                    }
-                    waits
-                });
-                if ready.len() < SPOOL_SEGMENTS || segment <= asked_first {
-                    break;
+            if file.is_none() {
+                self.wait_for_room(&mut ready, segment, asked_first).await;
+                if let Some(replayed) = self.replayed.next() {
+                    // A restart point may have removed it.
+                    let _ = fs::rename(&replayed, &unfinished);
                 }
-                sleep(SUPPLY_POLL).await;
-            }
-            if file.is_none()
-                && let Some(replayed) = self.replayed.next()
-            {
-                // A restart point may have removed it.
-                let _ = fs::rename(&replayed, &unfinished);
             }
             append(&mut file, &unfinished, &part)?;
             progress.add_bytes(part.bytes.len() as u64);
@@ -385,12 +374,35 @@ impl Supplier {
                 give(&unfinished, self.plan.request.owner)?;
                 fs::rename(&unfinished, &path).map_err(failed("rename", &unfinished))?;
                 ready.push((segment, path));
-                if passing {
+                if is_thrown_away {
                     self.replayed.files.push_back((segment, pg_wal.join(name)));
                 }
             }
         }
         write_file(&self.spool.join(SPOOL_END), b"", self.plan.request.owner)?;
         Ok(self.reader.counts())
+    }
+
+    /// Waits until the next segment may be supplied. `ready` are those that lie in the spool.
+    async fn wait_for_room(
+        &mut self,
+        ready: &mut Vec<(u64, PathBuf)>,
+        segment: u64,
+        asked_first: u64,
+    ) {
+        loop {
+            ready.retain(|(number, path)| {
+                let waits = path.exists();
+                // The checkpoint's is taken before those ahead of it.
+                if !waits && *number > asked_first {
+                    self.replayed.taken = self.replayed.taken.max(*number);
+                }
+                waits
+            });
+            if ready.len() < SPOOL_SEGMENTS || segment <= asked_first {
+                return;
+            }
+            sleep(SUPPLY_POLL).await;
+        }
     }
 }

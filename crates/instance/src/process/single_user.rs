@@ -11,9 +11,9 @@ use super::{
     server::{Prepared, io_error, prepare_aside},
 };
 
-/// Runs statements in a database of a stopped server, each ended by a blank line, as the bootstrap superuser.
+/// Runs a statement in a database of a stopped server, as the bootstrap superuser.
 ///
-/// A statement that fails is in the log, and the next is run: look afterwards whether they did what they should.
+/// One that fails is told in the log alone: look afterwards whether it did what it should.
 ///
 /// # Errors
 /// See [`ProcessError`]; [`ProcessError::SingleUser`] when it does not get into the database.
@@ -22,7 +22,7 @@ pub async fn run_single_user(
     root: &Path,
     options: &StartOptions,
     database: &str,
-    statements: &str,
+    statement: &str,
 ) -> Result<(), ProcessError> {
     let Prepared {
         account,
@@ -44,9 +44,9 @@ pub async fn run_single_user(
     let failed = |error| io_error("run", program.clone(), error);
     let mut child = command.spawn().map_err(failed)?;
     if let Some(mut input) = child.stdin.take() {
-        let text = format!("{statements}\n\n");
+        let text = format!("{statement};\n\n");
         match input.write_all(text.as_bytes()).await {
-            // It ended before it read them, and says why by how it ended.
+            // It ended before it read it, and says why by how it ended.
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(failed(error)),
             _ => {}
         }

@@ -238,7 +238,7 @@ impl Service {
         match ended {
             Ok(true) => {}
             Ok(false) => {
-                tracing::warn!(operation = %row.id, "another server took it over: its end here counts no more");
+                tracing::warn!(operation = %row.id, "it is over, or another server took it over: its end here counts no more");
                 return;
             }
             Err(error) => tracing::error!(error = %crate::chain(&error), "the catalog failed"),
