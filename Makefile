@@ -5,7 +5,7 @@ CARGO ?= cargo
 # The tools that the set-up downloaded, if cargo had none of its own.
 with_tools := . scripts/places.sh &&
 
-.PHONY: help setup demo test test-clients soak lint bench fuzz
+.PHONY: help setup demo test test-clients test-unit soak lint bench fuzz
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -24,6 +24,10 @@ test: setup ## Run every test, against real PostgreSQL 15 to 18 servers
 test-clients: setup ## Drive the service with az and Azure's SDK for JavaScript (fetches 1 GB)
 	@$(CARGO) build --release
 	@scripts/test-clients.sh
+
+test-unit: setup ## Run the systemd unit in a virtual machine of its own (as root; fetches a Debian)
+	@$(CARGO) build --release
+	@scripts/test-unit.sh
 
 soak: setup ## Four simulated weeks of scheduled backups, with random restores checked against a ledger
 	@EVERPOINT_SOAK_DAYS=28 $(CARGO) test -p everpoint-server --test soak -- --nocapture

@@ -82,6 +82,8 @@ fn say(event: ReceiveEvent) {
             output::bytes(log.end.bytes_since(log.start)),
             output::bytes(log.stored_bytes)
         ),
+        // An idle server says so every few minutes.
+        ReceiveEvent::Marked(_) => {}
         ReceiveEvent::NotSummarised(error) => {
             let error = anyhow::Error::from(error);
             eprintln!("{now} warning: log is stored without a summary: {error:#}");

@@ -85,6 +85,8 @@ pub enum ReceiveEvent {
     },
     /// A log backup was stored.
     Stored(StoredLog),
+    /// It was recorded that the server wrote nothing more until this moment of its clock.
+    Marked(Timestamp),
     /// Log is stored without a summary.
     NotSummarised(FollowError),
     /// Log is lost.
@@ -457,6 +459,7 @@ impl Receiver<'_> {
             cut_due: None,
             asked: false,
             mark_due: Instant::now() + self.mark_interval(),
+            end_wanted: false,
         };
         let ended = streaming.run(stream, notifications).await;
         // Whatever ended the stream: what was received is stored.
@@ -482,6 +485,8 @@ struct Streaming<'a> {
     asked: bool,
     /// When to record that nothing came, if nothing comes.
     mark_due: Instant,
+    /// A cut was asked for, and the server has not said yet that it has written no more than was received.
+    end_wanted: bool,
 }
 
 impl Streaming<'_> {
@@ -508,6 +513,7 @@ impl Streaming<'_> {
                 }
                 stored = wait_for(&mut self.storing) => {
                     self.took(stored?);
+                    self.mark().await?;
                     self.report(stream, ReplyWanted::No).await?;
                 }
                 () = sleep_until(cut_due), if self.cut_due.is_some() => self.begin_storing().await?,
@@ -520,6 +526,7 @@ impl Streaming<'_> {
                 call = next_call(&mut notifications) => match call {
                     Some(CUT_REQUEST) => {
                         self.asked = true;
+                        self.end_wanted = true;
                         self.report(stream, ReplyWanted::Yes).await?;
                         self.begin_storing().await?;
                     }
@@ -548,11 +555,12 @@ impl Streaming<'_> {
             lsn,
             complete_at,
         };
-        Ok(self
-            .context
+        self.context
             .repository
             .write_mark(&self.context.instance, &mark)
-            .await?)
+            .await?;
+        (self.receiver.listener)(ReceiveEvent::Marked(complete_at));
+        Ok(())
     }
 
     fn is_done(&self) -> bool {
@@ -604,6 +612,15 @@ impl Streaming<'_> {
                 if server_end <= self.cut.end() {
                     self.cut.complete_at(sent_at);
                     self.asked = false;
+                    // Whoever asked wants to restore up to now, and no later log tells of an idle server.
+                    match (std::mem::take(&mut self.end_wanted), self.cut.is_empty()) {
+                        (false, _) => {}
+                        (true, false) => self.begin_storing().await?,
+                        (true, true) => {
+                            self.mark_due = Instant::now();
+                            self.mark().await?;
+                        }
+                    }
                 }
                 if reply_requested {
                     // A server that is stopping waits until all it sent is flushed.

@@ -7,9 +7,8 @@ use everpoint_instance::{
 };
 use everpoint_pgformat::wal::segment::{SegmentName, SegmentSize};
 use everpoint_testkit::{Cluster, Scratch, on_every_version};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
-use crate::spec::{let_in, spec, tcp_spec, write_private};
+use crate::spec::{spec, tcp_spec};
 
 /// Both ways in, which must agree.
 async fn log_in(spec: &ConnectionSpec) -> Result<(), ConnectError> {
@@ -38,24 +37,7 @@ struct Encrypted {
 impl Encrypted {
     async fn start(major: u16) -> Result<Self> {
         let mut cluster = Cluster::builder(major).on_loopback().start().await?;
-        let roots = Scratch::new()?;
-        let mut authority = CertificateParams::default();
-        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority_key = KeyPair::generate()?;
-        let root = authority.self_signed(&authority_key)?;
-        let issuer = Issuer::new(authority, authority_key);
-        let key = KeyPair::generate()?;
-        let names = vec!["localhost".to_owned()];
-        let certificate = CertificateParams::new(names)?.signed_by(&key, &issuer)?;
-        std::fs::write(roots.path().join("root.crt"), root.pem())?;
-        let other = KeyPair::generate()?;
-        let other = CertificateParams::new(Vec::new())?.self_signed(&other)?;
-        std::fs::write(roots.path().join("other.crt"), other.pem())?;
-        std::fs::write(roots.path().join("server.crt"), certificate.pem())?;
-        write_private(&cluster, "server.crt", &certificate.pem())?;
-        write_private(&cluster, "server.key", &key.serialize_pem())?;
-        cluster.configure("ssl = on")?;
-        cluster.restart().await?;
+        let roots = cluster.encrypt().await?;
         cluster
             .sql(
                 "postgres",
@@ -64,7 +46,7 @@ impl Encrypted {
             .await?;
         let lines = "hostssl all alice all scram-sha-256\nhostssl replication alice all scram-sha-256\n\
                      host all alice all reject\nhost replication alice all reject";
-        let_in(&cluster, lines).await?;
+        cluster.let_in(lines).await?;
         Ok(Self { cluster, roots })
     }
 
@@ -90,7 +72,7 @@ on_every_version! {
             );
             cluster.sql("postgres", &sql).await?;
             let lines = format!("host all {role} all {method}\nhost replication {role} all {method}");
-            let_in(&cluster, &lines).await?;
+            cluster.let_in(&lines).await?;
             log_in(&tcp_spec(&cluster, &format!("user={role} password='pass\\'wörd'"))?).await?;
             let wrong = tcp_spec(&cluster, &format!("user={role} password=guess"))?;
             assert!(matches!(log_in(&wrong).await, Err(ConnectError::Authentication { .. })));
@@ -105,7 +87,7 @@ on_every_version! {
         log_in(&spec(&cluster)?).await?;
         let nobody = spec(&cluster)?.with_user("nobody");
         assert!(matches!(log_in(&nobody).await, Err(ConnectError::Authentication { .. })));
-        let_in(&cluster, "host all all all reject\nhost replication all all reject").await?;
+        cluster.let_in("host all all all reject\nhost replication all all reject").await?;
         let error = log_in(&tcp_spec(&cluster, "user=postgres")?).await.unwrap_err();
         assert!(error.to_string().contains("pg_hba.conf"), "{error}");
         assert!(!error.is_transient());

@@ -57,7 +57,7 @@ impl From<RetentionDays> for NewRetention {
 
 impl Catalog {
     /// Writes down what databases an instance has: new ones get a policy, those that are gone are marked as
-    /// deleted at `now`.
+    /// deleted at `now`. Returns how many those are.
     ///
     /// # Errors
     /// When the catalog fails.
@@ -67,7 +67,7 @@ impl Catalog {
         seen: &[SeenDatabase],
         policy: impl Into<NewRetention>,
         now: Timestamp,
-    ) -> Result<(), CatalogError> {
+    ) -> Result<usize, CatalogError> {
         let policy = policy.into();
         let known = self.databases(instance).await?;
         let retention = match known.is_empty() {
@@ -75,6 +75,7 @@ impl Catalog {
             false => policy.later,
         };
         let mut transaction = self.begin().await?;
+        let mut gone = 0;
         for row in known.iter().filter(|row| row.deleted_at.is_none()) {
             let same = seen.iter().find(|seen| seen.oid == row.oid);
             match same {
@@ -95,6 +96,7 @@ impl Catalog {
                         .bind(i64::from(row.oid))
                         .execute(&mut *transaction)
                         .await?;
+                    gone += 1;
                 }
             }
         }
@@ -115,7 +117,7 @@ impl Catalog {
                 .await?;
         }
         transaction.commit().await?;
-        Ok(())
+        Ok(gone)
     }
 
     /// All databases of an instance, living and deleted, by name.

@@ -79,6 +79,7 @@ async fn of_living(
         );
         ApiError::new(Code::MissingRestorePointInTime, text).about("restorePointInTime")
     })?;
+    let source = service.with_log_of(source, &row, point).await;
     check_point(&source, &row, point)?;
     Ok(RestoreRequest {
         instance: source.name.clone(),
@@ -102,7 +103,7 @@ async fn of_dropped(
         );
         return Err(ApiError::new(invalid, text).about(id));
     };
-    let source = place.instance(service, caller, name)?;
+    let mut source = place.instance(service, caller, name)?;
     let row = dropped::find(service, &source, full)
         .await?
         .ok_or_else(|| no_source(id))?;
@@ -112,6 +113,7 @@ async fn of_dropped(
     // Its deletion date, to the digits that clients have of it, means just before its drop, however much log is stored.
     let point = point.filter(|point| WireTime::new(*point) != WireTime::new(deleted_at));
     if let Some(point) = point {
+        source = service.with_log_of(source, &row, point).await;
         check_point(&source, &row, point)?;
     }
     Ok(RestoreRequest {

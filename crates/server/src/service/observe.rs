@@ -1,5 +1,7 @@
 //! What is known of an instance: its server, its databases, what can be restored.
 
+use std::path::Path;
+
 use everpoint_engine::{
     instance_record::InstanceRecord,
     window::{self, Window},
@@ -18,14 +20,9 @@ use crate::{
     scheduler::{History, Rhythm, Running, Schedule, Taken, Window as WeeklyWindow},
 };
 
-/// Templates are no databases of anybody's, nor are those that are being filled under a hidden name; a database whose `DROP` was begun (`datconnlimit` -2) is gone. The
-/// time at which a database's directory got its version file is when it was made, or moved to another
-/// tablespace; where the role may not look, the time it was first seen at is taken.
-pub(super) const DATABASES: &str = "SELECT oid, datname::text, datcollate::text, \
-    CASE WHEN dattablespace = 1663 \
-            AND has_function_privilege('pg_stat_file(text, boolean)', 'EXECUTE') \
-        THEN (pg_stat_file('base/' || oid || '/PG_VERSION', true)).modification \
-    END AS created_at \
+/// Templates are no databases of anybody's, nor are those that are being filled under a hidden name; a database
+/// whose `DROP` was begun (`datconnlimit` -2) is gone.
+const DATABASES: &str = "SELECT oid, datname::text, datcollate::text, dattablespace = 1663 \
     FROM pg_database WHERE NOT datistemplate AND datconnlimit <> -2 \
     AND datname NOT LIKE 'everpoint\\_restoring\\_%' ORDER BY oid";
 
@@ -209,9 +206,10 @@ fn taken(backup: &Backup) -> Taken {
     }
 }
 
-/// Asks a server for its databases.
+/// Asks a server, whose data directory is `data`, for its databases.
 pub(super) async fn databases(
     session: &SqlClient,
+    data: &Path,
     now: Timestamp,
 ) -> Result<Vec<SeenDatabase>, String> {
     let rows = session.query(DATABASES, &[]).await;
@@ -219,15 +217,25 @@ pub(super) async fn databases(
     let mut seen = Vec::with_capacity(rows.len());
     for row in &rows {
         let text = |place: usize| row.try_get(place).map_err(|error| crate::chain(&error));
-        let created: Option<Timestamp> = row.try_get(3).map_err(|error| crate::chain(&error))?;
+        let oid: u32 = row.try_get(0).map_err(|error| crate::chain(&error))?;
+        let is_in_data: bool = row.try_get(3).map_err(|error| crate::chain(&error))?;
+        let created = is_in_data.then(|| made_at(data, oid)).flatten();
         seen.push(SeenDatabase {
-            oid: row.try_get(0).map_err(|error| crate::chain(&error))?,
+            oid,
             name: text(1)?,
             collation: text(2)?,
             created_at: created.unwrap_or(now),
         });
     }
     Ok(seen)
+}
+
+/// When a database's directory got its version file: when it was made, or moved to another tablespace. Asked of
+/// the file system, because the server tells (`pg_stat_file`) superusers only.
+fn made_at(data: &Path, oid: u32) -> Option<Timestamp> {
+    let path = data.join("base").join(oid.to_string()).join("PG_VERSION");
+    let modified = std::fs::metadata(path).ok()?.modified().ok()?;
+    Timestamp::try_from(modified).ok()
 }
 
 /// The schedule of an instance, by the configuration, whose durations were checked.

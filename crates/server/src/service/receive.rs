@@ -136,6 +136,7 @@ fn tell(instance: &InstanceName, stored: &Notify, event: ReceiveEvent) {
             tracing::debug!(%instance, "stored log from {} to {}", log.start, log.end);
             stored.notify_one();
         }
+        ReceiveEvent::Marked(_) => stored.notify_one(),
         ReceiveEvent::NotSummarised(error) => {
             let error = crate::chain(&error);
             tracing::warn!(%instance, "log is stored without a summary: {error}");

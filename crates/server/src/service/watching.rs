@@ -14,6 +14,7 @@ use tokio::{
 
 use super::{
     Service,
+    database::hurry,
     observe::{self, Observed, Restorable, ServerVersion},
     thread, told,
 };
@@ -167,7 +168,9 @@ impl Service {
             .await
             .map_err(|error| crate::chain(&error))?;
         loop {
-            let seen = observe::databases(&session, Timestamp::now()).await?;
+            let seen =
+                observe::databases(&session, &observed.record.data_directory, Timestamp::now())
+                    .await?;
             let known = self.catalog.databases(name).await;
             let known = known.map_err(|error| crate::chain(&error))?;
             if is_written_down(&seen, &known) {
@@ -216,11 +219,17 @@ impl Service {
             // A list that was read before another one must not be written down behind it.
             let _turn = self.databases.look(name).await;
             let now = Timestamp::now();
-            let seen = observe::databases(&open, now).await?;
-            self.catalog
+            let seen = observe::databases(&open, &observed.record.data_directory, now).await?;
+            let gone = self
+                .catalog
                 .observe_databases(name, &seen, policy, now)
                 .await
                 .map_err(|error| crate::chain(&error))?;
+            if gone > 0
+                && let Err(error) = hurry(&open, &observed).await
+            {
+                tracing::warn!(instance = %name, "the log of a drop is not stored at once: {error}");
+            }
             self.store_policies(name).await;
         }
         *session = Some(open);

@@ -3,6 +3,7 @@
 import os
 
 from azure.core.exceptions import HttpResponseError
+from azure.core.rest import HttpRequest
 from azure.identity import ClientSecretCredential
 from azure.mgmt.sql import SqlManagementClient
 
@@ -62,4 +63,22 @@ try:
     raise AssertionError("a backup that is not there was deleted")
 except HttpResponseError as error:
     assert error.error.code == "LTRBackupNotExists", error
+
+
+# A legal hold, which this release has no method for: by its own pipeline, as its other requests go.
+def immutability(which, status=200):
+    wish = HttpRequest("POST", f"{found.id}/{which}LegalHoldImmutability", params={"api-version": "2025-02-01-preview"})
+    answer = client.send_request(wish)
+    assert answer.status_code == status, (answer.status_code, answer.text())
+    return answer.json()["properties"]["legalHoldImmutability"]
+
+
+assert immutability("set") == "Enabled"
+try:
+    backups.begin_delete_by_resource_group(group, location, instance, database, name).result()
+    raise AssertionError("a backup that is held was deleted")
+except HttpResponseError as error:
+    assert error.error.code == "LongTermBackupHeld", error
+assert backups.get(location, instance, database, name).backup_expiration_time is None
+assert immutability("remove") == "Disabled"
 print("long-term retention is served")

@@ -13,11 +13,12 @@ use everpoint_testkit::{
     compare::{assert_same_database, fingerprint_database},
     mixed_data,
 };
+use jiff::Timestamp;
 use serde_json::Value;
 use tokio::time::sleep;
 
 use super::{
-    live::{add, drive_with_azures_sdk, eventually, instance_path, time},
+    live::{add, add_with_least_rights, drive_with_azures_sdk, eventually, instance_path, time},
     support::{Place, Somebody, VERSION, code, json},
 };
 
@@ -295,6 +296,102 @@ async fn a_restore_needs_the_right_on_its_source_and_who_asked_may_follow_it() -
     let stranger = Somebody::new(service).await?;
     stranger.with("Reader", &scope.below("app")).await?;
     assert_eq!(stranger.get(&status).await.0, 404);
+    running.stop().await;
+    Ok(())
+}
+
+/// Log is stored every five minutes, and what was lost was lost a moment ago.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_has_log_stored_that_the_server_has_written_and_that_is_not_stored_yet()
+-> Result<()> {
+    let server = Server::find(18)?;
+    let one = Cluster::builder(server.major()).start().await?;
+    one.sql("postgres", "CREATE DATABASE app").await?;
+    one.sql("app", "CREATE TABLE t AS SELECT 1 AS a").await?;
+    let (place, scratch) = (Place::new().await?, Scratch::new()?);
+    add_with_least_rights(&place, &one, "one").await?;
+    let superuser = one.connection_string("postgres");
+    std::fs::write(scratch.path().join("one.admin"), superuser)?;
+    let slow = quick(&scratch, &server, "").replace("\"1s\"", "\"5m\"");
+    let running = place.start(&slow).await?;
+    let service = running.service();
+    let owner = Somebody::new(service).await?;
+    owner.with("Owner", &service.group_scope()).await?;
+    let instance = instance_path(service);
+    let database = |name: &str| format!("{instance}/databases/{name}");
+    // Though the server is idle, and log is stored every five minutes.
+    eventually(&owner, &database("app"), "a window", |answer| {
+        time(&answer["properties"]["earliestRestorePoint"])
+    })
+    .await?;
+    let request = |source: &str, id: &str, point: Option<Timestamp>| {
+        let mut properties = serde_json::json!({"createMode": "PointInTimeRestore", source: id});
+        if let Some(point) = point {
+            properties["restorePointInTime"] = format!("{point:.6}").into();
+        }
+        serde_json::json!({ "properties": properties }).to_string()
+    };
+
+    // Of a database that lives.
+    let expected = fingerprint_database(&one.connect("app").await?).await?;
+    let point = one.moment().await?.time;
+    sleep(Duration::from_millis(20)).await;
+    one.sql("app", "DROP TABLE t").await?;
+    let (_, app) = owner.get(&database("app")).await;
+    let latest = time(&app["properties"]["latestRestorePoint"]).context("a latest point")?;
+    assert!(latest < point, "it is not stored yet: {latest} {point}");
+    let living = |point| request("sourceDatabaseId", &database("app"), Some(point));
+    let answer = put(&owner, &database("back"), &living(point)).await;
+    assert_eq!(answer.status, 202, "{}", json(&answer));
+    let ended = end_of(&owner, &operation(&answer, &instance)?).await?;
+    assert_eq!(state(&ended), "Succeeded", "{ended}");
+    let found = fingerprint_database(&one.connect("back").await?).await?;
+    assert_same_database(&expected, &found);
+    // What is still to come cannot be had.
+    let coming = Timestamp::now() + Duration::from_secs(60);
+    let refused = put(&owner, &database("never"), &living(coming)).await;
+    assert_eq!(code(&json(&refused)), "PitrPointInTimeInvalid");
+
+    // Of one that was dropped, as of just before that, while the server sends no log.
+    let point = one.moment().await?.time;
+    sleep(Duration::from_millis(20)).await;
+    let earlier = fingerprint_database(&one.connect("app").await?).await?;
+    one.sql("app", "CREATE TABLE later AS SELECT 2 AS a")
+        .await?;
+    let last = fingerprint_database(&one.connect("app").await?).await?;
+    one.sql("postgres", "ALTER ROLE keeper NOREPLICATION")
+        .await?;
+    let sql = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_replication";
+    assert_eq!(one.value("postgres", sql).await?, "t");
+    one.sql("postgres", "DROP DATABASE app WITH (FORCE)")
+        .await?;
+    let dropped = format!("{instance}/restorableDroppedDatabases");
+    let id = eventually(&owner, &dropped, "the dropped database", |answer| {
+        let first = answer["value"].as_array()?.first()?;
+        first["id"].as_str().map(str::to_owned)
+    })
+    .await?;
+    let wish = |point| request("restorableDroppedDatabaseId", &id, point);
+    let answer = put(&owner, &database("last"), &wish(None)).await;
+    assert_eq!(answer.status, 202, "{}", json(&answer));
+    let last_operation = operation(&answer, &instance)?;
+    eventually(&owner, &last_operation, "its waiting", |answer| {
+        let phase = answer["properties"]["progress"]["phase"].as_str()?;
+        (phase == "backing up the log of the drop").then_some(())
+    })
+    .await?;
+    one.sql("postgres", "ALTER ROLE keeper REPLICATION").await?;
+    let ended = end_of(&owner, &last_operation).await?;
+    assert_eq!(state(&ended), "Succeeded", "{ended}");
+    // And as of a moment before it.
+    let answer = put(&owner, &database("earlier"), &wish(Some(point))).await;
+    assert_eq!(answer.status, 202, "{}", json(&answer));
+    let ended = end_of(&owner, &operation(&answer, &instance)?).await?;
+    assert_eq!(state(&ended), "Succeeded", "{ended}");
+    for (name, expected) in [("last", &last), ("earlier", &earlier)] {
+        let found = fingerprint_database(&one.connect(name).await?).await?;
+        assert_same_database(expected, &found);
+    }
     running.stop().await;
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::{process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use everpoint_engine::instance_record::{InstanceRecord, WalSupply};
-use everpoint_instance::{ConnectionSpec, ServerFacts, connect_sql};
+use everpoint_instance::{ConnectionSpec, ServerFacts, connect_sql, grant::grant_script};
 use everpoint_server::{audit::AuditFile, http::Method, service::Service};
 use everpoint_testkit::{Cluster, Server};
 use jiff::Timestamp;
@@ -17,7 +17,24 @@ pub const PATIENCE: Duration = Duration::from_secs(180);
 pub const QUICK: &str = "[backups]\nlog_every = \"1s\"\njobs = 1\n";
 
 pub async fn add(place: &Place, cluster: &Cluster, name: &str) -> Result<()> {
-    let connection: ConnectionSpec = cluster.connection_string("postgres").parse()?;
+    let superuser: ConnectionSpec = cluster.connection_string("postgres").parse()?;
+    add_by(place, cluster, name, superuser).await
+}
+
+/// Adds an instance by a role that may do no more than backups need.
+pub async fn add_with_least_rights(place: &Place, cluster: &Cluster, name: &str) -> Result<()> {
+    let rights = grant_script("keeper", "postgres");
+    cluster.sql("postgres", &rights).await?;
+    let superuser: ConnectionSpec = cluster.connection_string("postgres").parse()?;
+    add_by(place, cluster, name, superuser.with_user("keeper")).await
+}
+
+async fn add_by(
+    place: &Place,
+    cluster: &Cluster,
+    name: &str,
+    connection: ConnectionSpec,
+) -> Result<()> {
     let session = connect_sql(&connection, "postgres").await?;
     let facts = ServerFacts::read(&session).await?;
     let record = InstanceRecord {
@@ -74,7 +91,8 @@ async fn an_instance_is_backed_up_and_served(server: Server) -> Result<()> {
         .sql("app", "CREATE TABLE t AS SELECT 1 AS a")
         .await?;
     let place = Place::new().await?;
-    add(&place, &cluster, "one").await?;
+    add_with_least_rights(&place, &cluster, "one").await?;
+    let begun = Timestamp::now();
     let running = place.start(QUICK).await?;
     let service = running.service();
     let owner = Somebody::new(service).await?;
@@ -85,6 +103,9 @@ async fn an_instance_is_backed_up_and_served(server: Server) -> Result<()> {
     // The first full backup comes by itself, and the window opens.
     let point = |name: &'static str| move |answer: &Value| time(&answer["properties"][name]);
     let earliest = eventually(&owner, &app, "a window", point("earliestRestorePoint")).await?;
+    let (_, found) = owner.get(&app).await;
+    let created = time(&found["properties"]["creationDate"]);
+    assert!(created.is_some_and(|at| at <= begun), "{found}");
     let operations = format!("{instance}/operations");
     let id = eventually(&owner, &operations, "the end of the backup", |answer| {
         let all = answer["value"].as_array()?;

@@ -256,11 +256,9 @@ async fn copies_follow_the_policy(server: Server) -> Result<()> {
         .filter_map(|one| one["properties"]["progress"]["phase"].as_str())
         .filter(|text| text.contains("held"))
         .collect();
-    assert_eq!(
-        changes.len(),
-        2,
-        "one that holds, one that releases: {operations}"
-    );
+    // One that holds and one that releases, and as many by the SDK.
+    let expected = if server.major() == 18 { 4 } else { 2 };
+    assert_eq!(changes.len(), expected, "{operations}");
     cluster.sql("postgres", "DROP DATABASE app").await?;
     let gone = format!("{instance}/restorableDroppedDatabases");
     eventually(&owner, &gone, "the drop", |answer| {

@@ -1,6 +1,6 @@
 //! Two servers on one catalog.
 
-use std::time::Duration;
+use std::{fs::Permissions, os::unix::fs::PermissionsExt, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use everpoint_server::http::Method;
@@ -77,5 +77,68 @@ async fn what_one_server_changes_and_finds_the_other_one_knows_and_can_cancel() 
     }
     first.stop().await;
     second.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_catalog_is_reached_over_tls_and_only_behind_the_certificate_that_is_asked_for()
+-> Result<()> {
+    let mut cluster = Cluster::builder(18).on_loopback().start().await?;
+    let roots = cluster.encrypt().await?;
+    let sql = "CREATE ROLE keeper LOGIN PASSWORD 'sesame'";
+    cluster.sql("postgres", sql).await?;
+    let sql = "CREATE DATABASE catalog OWNER keeper";
+    cluster.sql("postgres", sql).await?;
+    let lines = "hostssl catalog keeper all scram-sha-256\nhost all keeper all reject";
+    cluster.let_in(lines).await?;
+    let place = Place::new().await?;
+    let password = place.path().join("catalog.password");
+    std::fs::write(&password, "sesame\n")?;
+    std::fs::set_permissions(&password, Permissions::from_mode(0o600))?;
+    let (port, roots) = (cluster.port(), roots.path().display());
+    let first = |host: &str, query: &str| {
+        format!(
+            "catalog = \"postgres://keeper@{host}:{port}/catalog?{query}\"\ncatalog_password_file = \"{}\"\n",
+            password.display()
+        )
+    };
+    for (host, query, told) in [
+        (
+            "localhost",
+            format!("sslmode=verify-full&sslrootcert={roots}/other.crt"),
+            "certificate",
+        ),
+        (
+            "127.0.0.1",
+            format!("sslmode=verify-full&sslrootcert={roots}/root.crt"),
+            "certificate",
+        ),
+        ("localhost", "sslmode=disable".to_owned(), "pg_hba.conf"),
+    ] {
+        let refused = place.start_as("state", &first(host, &query), QUICK).await;
+        let error = refused.err().context("it was let in")?;
+        let text = format!("{error:#}");
+        assert!(text.contains(told), "{query}: {text}");
+        assert!(!text.contains("sesame"), "{text}");
+    }
+    for (host, query) in [
+        (
+            "localhost",
+            format!("sslmode=verify-full&sslrootcert={roots}/root.crt"),
+        ),
+        (
+            "127.0.0.1",
+            format!("sslmode=verify-ca&sslrootcert={roots}/root.crt"),
+        ),
+    ] {
+        let running = place.start_as("state", &first(host, &query), QUICK).await?;
+        let owner = Somebody::new(running.service()).await?;
+        let group = running.service().group_scope();
+        owner.with("Owner", &group).await?;
+        assert_eq!(owner.get(&group.to_string()).await.0, 200);
+        let sql = "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename = 'keeper'";
+        assert_eq!(cluster.value("postgres", sql).await?, "t");
+        running.stop().await;
+    }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! The server is a child of the test, found and stopped by its handle alone. It listens on a socket in a
 //! directory of its own, so that clusters never meet, and trusts whoever reaches it.
 
+mod access;
 mod adopt;
 mod builder;
 mod clock;

@@ -1,9 +1,8 @@
 //! Deleting a database, so that it can be had back to its last transaction.
 
-use everpoint_instance::{SqlClient, grant::quote_identifier};
-use everpoint_pgformat::Lsn;
+use everpoint_instance::grant::quote_identifier;
 
-use super::work::Teller;
+use super::{stored::position, work::Teller};
 use crate::{
     audit::Outcome,
     catalog::DatabaseOperation,
@@ -75,11 +74,4 @@ fn failure(name: &str, said: &str) -> Failure {
         code: "DeleteFailed",
         text: format!("database `{name}` was not deleted: {said}"),
     }
-}
-
-/// The end of the log as it is now.
-async fn position(session: &SqlClient) -> Result<Lsn, tokio_postgres::Error> {
-    let sql = "SELECT (pg_current_wal_insert_lsn() - '0/0')::int8";
-    let position: i64 = session.query_one(sql, &[]).await?.try_get(0)?;
-    Ok(Lsn::new(u64::try_from(position).unwrap_or(0)))
 }

@@ -28,6 +28,7 @@ use uuid::Uuid;
 
 pub use details::details;
 pub use progress::{Pace, percent, steps};
+pub(super) use stored::hurry;
 
 use crate::catalog::OperationId;
 

@@ -54,7 +54,16 @@ impl Service {
             code: "CannotUseReservedDatabaseName",
             text: crate::chain(&error),
         })?;
-        let (wanted, target_point) = self.wanted(request).await?;
+        let found = match self.wanted(request).await? {
+            // Dropped a moment ago, and by somebody else than the service.
+            None => {
+                teller.progress.phase("backing up the log of the drop", 0);
+                self.store_log_until_now(&source, teller).await?;
+                self.wanted(request).await?
+            }
+            found => found,
+        };
+        let (wanted, target_point) = found.ok_or_else(|| no_drop(request))?;
         let settings = self.settings();
         let config = &settings.restores;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
@@ -132,17 +141,20 @@ impl Service {
     }
 
     /// Which database is meant, in the engine's words. A deleted one is told by when its drop committed, which the
-    /// log knows to the microsecond.
-    async fn wanted(&self, request: &RestoreRequest) -> Result<(Wanted, Option<Target>), Failure> {
+    /// log knows to the microsecond. None when the log of the drop is not stored.
+    async fn wanted(
+        &self,
+        request: &RestoreRequest,
+    ) -> Result<Option<(Wanted, Option<Target>)>, Failure> {
         let point = request.point.map(Target::Time);
-        let (oid, name, deleted_at) = match &request.source {
-            RestoreSource::Living { name } => return Ok((Wanted::Named(name.clone()), point)),
-            RestoreSource::LongTerm { name, .. } => return Ok((Wanted::Named(name.clone()), None)),
-            RestoreSource::Deleted {
-                oid,
-                name,
-                deleted_at,
-            } => (*oid, name, *deleted_at),
+        let oid = match &request.source {
+            RestoreSource::Living { name } => {
+                return Ok(Some((Wanted::Named(name.clone()), point)));
+            }
+            RestoreSource::LongTerm { name, .. } => {
+                return Ok(Some((Wanted::Named(name.clone()), None)));
+            }
+            RestoreSource::Deleted { oid, .. } => *oid,
         };
         let all = deleted(&self.repository, &request.instance).await;
         let all = all.map_err(|error| failure::of_choice(&error))?;
@@ -151,12 +163,7 @@ impl Service {
             .filter(|found| found.oid.get() == oid)
             .max_by_key(|found| found.dropped);
         let Some(found) = fitting else {
-            return Err(Failure {
-                code: "BackupSetNotFound",
-                text: format!(
-                    "the log of the drop of database `{name}` is not stored yet, or not any more. Try again when the log is stored up to {deleted_at}"
-                ),
-            });
+            return Ok(None);
         };
         let wanted = Wanted::Deleted {
             name: found.name.clone(),
@@ -168,7 +175,22 @@ impl Service {
             .point
             .filter(|point| !behind(point))
             .map(Target::Time);
-        Ok((wanted, point))
+        Ok(Some((wanted, point)))
+    }
+}
+
+fn no_drop(request: &RestoreRequest) -> Failure {
+    let text = match &request.source {
+        RestoreSource::Deleted {
+            name, deleted_at, ..
+        } => format!(
+            "the stored log tells of no drop of database `{name}`, which was missed on {deleted_at}: either it is older than what is kept, or log is missing. `everpoint window` shows what is stored"
+        ),
+        _ => "the stored log does not tell of it".to_owned(),
+    };
+    Failure {
+        code: "BackupSetNotFound",
+        text,
     }
 }
 

@@ -1,17 +1,22 @@
-//! Waiting until an instance's log is stored up to a position.
+//! Having an instance's log stored up to a position, or up to a moment.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use everpoint_engine::{
     database::deleted::latest_position, instance_record::WalSupply, log::receive::CUT_REQUEST,
     restore::Stored,
 };
-use everpoint_instance::{connect_sql, notifications::notify};
+use everpoint_instance::{SqlClient, connect_sql, notifications::notify};
 use everpoint_pgformat::Lsn;
-use tokio::time::sleep;
+use jiff::Timestamp;
+use tokio::time::{sleep, timeout};
 
 use super::work::Teller;
 use crate::{
+    catalog::DatabaseRow,
     config::positive,
     service::{Observed, Service, operations::Failure},
 };
@@ -20,6 +25,8 @@ use crate::{
 const POLLS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// How often the receiver is asked to store what it has.
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a request waits for log that a server has written and that is not stored yet.
+const HURRY: Duration = Duration::from_secs(5);
 
 impl Service {
     /// Waits until the log is stored up to `until`, behind a backup that it can be replayed on, for as long as the
@@ -40,6 +47,9 @@ impl Service {
             let reached = latest_position(&stored);
             if reached >= until {
                 return Ok(());
+            }
+            if teller.progress.is_cancelled() {
+                return Err(missing("it is waited for no longer"));
             }
             if begun.elapsed() >= limit {
                 return Err(match stored.backups.is_empty() {
@@ -64,16 +74,90 @@ impl Service {
             pause = (pause * 2).min(POLLS.1);
         }
     }
+
+    /// Has log that the server has written by now stored.
+    pub(super) async fn store_log_until_now(
+        &self,
+        observed: &Observed,
+        teller: &Teller,
+    ) -> Result<(), Failure> {
+        let now = async {
+            let connection = &observed.connection;
+            let session = connect_sql(connection, connection.database())
+                .await
+                .map_err(|error| crate::chain(&error))?;
+            position(&session)
+                .await
+                .map_err(|error| crate::chain(&error))
+        };
+        let now = now.await.map_err(|error| missing(&error))?;
+        self.store_log_until(observed, now, teller).await
+    }
+
+    /// What is known of an instance once its log is stored as far as `point`. That is what is known of it now when
+    /// `point` is still to come, or `row` can be restored to it already, or the log cannot be had within [`HURRY`].
+    pub async fn with_log_of(
+        &self,
+        observed: Arc<Observed>,
+        row: &DatabaseRow,
+        point: Timestamp,
+    ) -> Arc<Observed> {
+        let is_later = |observed: &Observed| {
+            let points = observed.points(row, Timestamp::now());
+            points.is_none_or(|points| points.latest < point)
+        };
+        let end = row.deleted_at.unwrap_or_else(Timestamp::now);
+        if point > end || !is_later(&observed) {
+            return observed;
+        }
+        let name = observed.name.clone();
+        let hurrying = async {
+            let (mut asked, mut pause) = (None::<Instant>, POLLS.0);
+            loop {
+                if asked.is_none_or(|asked| asked.elapsed() >= ASK_INTERVAL) {
+                    asked = Some(Instant::now());
+                    if let Err(error) = ask(&observed).await {
+                        tracing::warn!(instance = %name, "the log's receiver cannot be asked to hurry: {error}");
+                        return;
+                    }
+                }
+                sleep(pause).await;
+                pause = (pause * 2).min(ASK_INTERVAL);
+                self.look_at_repository(&name).await;
+                if self.instance(&name).is_none_or(|found| !is_later(&found)) {
+                    return;
+                }
+            }
+        };
+        // It says itself, by what is known afterwards, how far it came.
+        let _ = timeout(HURRY, hurrying).await;
+        self.instance(&name).unwrap_or(observed)
+    }
 }
 
-/// Has what streams cut, and what pushes switch to another segment.
+/// The end of the log as it is now.
+pub(super) async fn position(session: &SqlClient) -> Result<Lsn, tokio_postgres::Error> {
+    let sql = "SELECT (pg_current_wal_insert_lsn() - '0/0')::int8";
+    let position: i64 = session.query_one(sql, &[]).await?.try_get(0)?;
+    Ok(Lsn::new(u64::try_from(position).unwrap_or(0)))
+}
+
+/// Has an instance's log stored soon, by a session of its own.
 async fn ask(observed: &Observed) -> Result<(), String> {
     let connection = &observed.connection;
     let session = connect_sql(connection, connection.database())
         .await
         .map_err(|error| crate::chain(&error))?;
+    hurry(&session, observed).await
+}
+
+/// Has what streams cut, and what pushes switch to another segment.
+pub(in crate::service) async fn hurry(
+    session: &SqlClient,
+    observed: &Observed,
+) -> Result<(), String> {
     match observed.record.wal {
-        WalSupply::Stream { .. } => notify(&session, CUT_REQUEST)
+        WalSupply::Stream { .. } => notify(session, CUT_REQUEST)
             .await
             .map_err(|error| crate::chain(&error)),
         WalSupply::Push => session
