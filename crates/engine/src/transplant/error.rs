@@ -8,6 +8,8 @@ use everpoint_instance::{
     process::{BinariesError, ProcessError},
 };
 
+use everpoint_pgformat::ByteCount;
+
 use super::refusal::Refusals;
 
 /// A move did not succeed. Unless it says otherwise, the server is as it was before.
@@ -112,6 +114,20 @@ pub enum MoveError {
         database: String,
         /// Who uses it.
         users: String,
+    },
+    /// The target's disk fills up.
+    #[error(
+        "{what} of the target has {available} bytes left (`{}`). A move leaves {left} to the server, which a full disk would end. What it had made was dropped. Make room there, and restore again", path.display()
+    )]
+    NoRoomLeft {
+        /// What lies there.
+        what: String,
+        /// Its directory.
+        path: PathBuf,
+        /// What there is.
+        available: ByteCount,
+        /// What has to be left.
+        left: ByteCount,
     },
     /// The operator gave up.
     #[error("cancelled. Nothing was left on the server")]

@@ -20,6 +20,7 @@ pub mod refusal;
 pub mod register;
 mod repair;
 pub mod replicas;
+mod room;
 mod run;
 mod schema;
 mod server;
@@ -221,6 +222,7 @@ pub struct Control {
     pub progress: Progress,
     listener: Arc<dyn Fn(Event) + Send + Sync>,
     without_replicas: Arc<AtomicBool>,
+    room: room::Wanted,
 }
 
 impl Control {
@@ -230,6 +232,7 @@ impl Control {
             progress,
             listener: Arc::new(listener),
             without_replicas: Arc::default(),
+            room: room::Wanted::default(),
         }
     }
 
@@ -239,12 +242,19 @@ impl Control {
             progress: self.progress.clone(),
             listener: Arc::new(listener),
             without_replicas: self.without_replicas.clone(),
+            room: self.room.clone(),
         }
     }
 
     /// The operator does not want to wait for replicas any longer.
     pub fn go_on_without_replicas(&self) {
         self.without_replicas.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends the move once fewer bytes than these are left on a file system of the target's, whatever its size. What is
+    /// left of it otherwise is a twentieth, at least 48 MiB and at most 512 MiB.
+    pub fn leave_room(&self, bytes: ByteCount) {
+        self.room.set(bytes);
     }
 
     fn goes_on_without_replicas(&self) -> bool {

@@ -105,8 +105,8 @@ pub enum Refusal {
     },
     /// No room.
     #[error(
-        "tablespace {tablespace} of the target has room for {available} bytes besides the scratch server, and the \
-         database takes about {needed}. Free space there"
+        "tablespace {tablespace} of the target has room for {available} bytes besides the scratch server and what is \
+         left to the server, and the database takes about {needed}. Free space there"
     )]
     NoRoom {
         /// The tablespace.

@@ -15,6 +15,7 @@ use super::{
     objects,
     register::{self, Registration},
     replicas,
+    room::Room,
     schema::{self, Section},
     server::{Server, Session},
     sessions::{self, SNAPSHOT},
@@ -50,11 +51,11 @@ pub async fn execute(plan: &MovePlan, control: &Control) -> Result<Moved, MoveEr
         },
     )?;
     control.say(Event::Step(Step::Journalled));
-    let built = match &plan.files {
-        Some(files) => files::build(plan, files, &target, control).await,
-        None => tokio::select! {
-            built = build(plan, &target, control) => built,
-            () = control.progress.cancelled() => Err(MoveError::Cancelled),
+    let built = match find_room(&target, &plan.locale.tablespace, control).await {
+        Err(error) => Err(error),
+        Ok(room) => match &plan.files {
+            Some(files) => files::build(plan, files, &target, &room, control).await,
+            None => unless_ended(control, &room, build(plan, &target, control)).await,
         },
     };
     let result = match built {
@@ -79,6 +80,28 @@ const _: () = {
         is_send(&execute(plan, control));
     }
 };
+
+/// Where the move goes, to be watched while it fills that.
+pub(super) async fn find_room(
+    target: &Server,
+    tablespace: &str,
+    control: &Control,
+) -> Result<Room, MoveError> {
+    Room::find(&target.connect_any().await?, tablespace, &control.room).await
+}
+
+/// Does something until it is done, somebody does not want it any more, or the target's disk fills up.
+pub(super) async fn unless_ended<T>(
+    control: &Control,
+    room: &Room,
+    work: impl Future<Output = Result<T, MoveError>>,
+) -> Result<T, MoveError> {
+    tokio::select! {
+        done = work => done,
+        () = control.progress.cancelled() => Err(MoveError::Cancelled),
+        error = room.runs_out() => Err(error),
+    }
+}
 
 /// A later start sees by the lock whether the operation still runs.
 pub(super) async fn take_lock(

@@ -9,7 +9,7 @@ use std::{
 use everpoint_instance::data_directory;
 use everpoint_pgformat::{ByteCount, MajorVersion};
 
-use super::{error::MoveError, replicas::Replica, server::Session, source};
+use super::{error::MoveError, replicas::Replica, room, server::Session, source};
 
 const WHAT: &str = "describe the target server";
 
@@ -151,7 +151,8 @@ impl Users {
     }
 }
 
-async fn tablespaces(session: &Session) -> Result<BTreeMap<String, PathBuf>, MoveError> {
+/// All tablespaces but that of shared catalogs, and their directories.
+pub(super) async fn tablespaces(session: &Session) -> Result<BTreeMap<String, PathBuf>, MoveError> {
     let sql = "SELECT spcname::text, coalesce(nullif(pg_tablespace_location(oid), ''), \
             CASE WHEN pg_has_role('pg_read_all_settings', 'USAGE') THEN current_setting('data_directory') END, '') \
         FROM pg_tablespace WHERE spcname <> 'pg_global'";
@@ -163,11 +164,13 @@ async fn tablespaces(session: &Session) -> Result<BTreeMap<String, PathBuf>, Mov
     Ok(rows.into_iter().collect())
 }
 
-/// Room is known where the directory is on this machine.
+/// Room is known where the directory is on this machine. What a move leaves to the server is none.
 fn room(tablespaces: &BTreeMap<String, PathBuf>) -> BTreeMap<String, ByteCount> {
     let known = tablespaces.iter().filter_map(|(name, path)| {
         let space = data_directory::space(path).ok()?;
-        Some((name.clone(), space.available))
+        let left = room::left(space.total).get();
+        let room = space.available.get().saturating_sub(left);
+        Some((name.clone(), ByteCount::new(room)))
     });
     known.collect()
 }

@@ -18,7 +18,7 @@ use everpoint_testkit::{
 use crate::{
     copy,
     interrupted::retry_while_locked,
-    support::{Said, properties, request, shared},
+    support::{Said, fills_up_at, properties, request, shared},
 };
 
 const WITHOUT_SUBSCRIPTION: &str =
@@ -220,6 +220,16 @@ fn nothing_is_left_of_a_move_by_files_that_was_cancelled() -> Result<()> {
             let after = (shared(&living).await?, directories(&living)?);
             assert_eq!(after, before, "cancelled after {at:?}");
             assert_eq!(fs::read_dir(work.path())?.count(), 0, "{at:?}");
+        }
+        // The disk fills up, while files are placed and while pages are logged.
+        for at in [Step::Frozen, Step::FilesPlaced] {
+            let source = branch(&living).await?;
+            let plan = plan(by_files(&source, &living, "filled", work.path()).await?).await?;
+            let filled = execute(&plan, &fills_up_at(at)).await;
+            let error = filled.expect_err("nothing has so much room");
+            assert!(matches!(error, MoveError::NoRoomLeft { .. }), "{error}");
+            let after = (shared(&living).await?, directories(&living)?);
+            assert_eq!(after, before, "filled after {at:?}");
         }
         Ok(())
     })

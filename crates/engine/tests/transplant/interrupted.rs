@@ -14,7 +14,7 @@ use everpoint_testkit::{Cluster, run};
 
 use crate::{
     copy::source,
-    support::{Said, carry_out, request, shared},
+    support::{Said, carry_out, fills_up_at, request, shared},
 };
 
 const STEPS: [Step; 7] = [
@@ -58,6 +58,14 @@ fn nothing_is_left_of_a_move_that_was_cancelled_or_died_at_any_step() -> Result<
                 "cancelled after {at:?}"
             );
         }
+        // The disk fills up.
+        let filling = plan(wanted("filled").await?).await?;
+        let error = execute(&filling, &fills_up_at(Step::Created))
+            .await
+            .expect_err("nothing has so much room");
+        assert!(matches!(error, MoveError::NoRoomLeft { .. }), "{error}");
+        assert_eq!(shared(&target).await?, before);
+        assert_eq!(std::fs::read_dir(work.path())?.count(), 0);
         for at in STEPS {
             let plan = plan(wanted("died").await?).await?;
             let control = Control::new(Progress::default(), move |event| {

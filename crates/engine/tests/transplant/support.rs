@@ -9,11 +9,12 @@ use anyhow::Result;
 use everpoint_engine::{
     progress::Progress,
     transplant::{
-        Control, Event, Existing, Method, MissingRoles, MoveRequest, Moved, OpenSessions,
+        Control, Event, Existing, Method, MissingRoles, MoveRequest, Moved, OpenSessions, Step,
         TablespaceUse, execute, name::OperationId, plan, replicas::ReplicaPolicy,
     },
 };
 use everpoint_instance::PgBinaries;
+use everpoint_pgformat::ByteCount;
 use everpoint_testkit::Cluster;
 
 /// Objects of every kind, beside what the testkit's mixed contents have.
@@ -71,6 +72,15 @@ impl Said {
         *inner.lock().unwrap() = Some(control.clone());
         control
     }
+}
+
+/// A control of a move whose target has no room left once `step` is done.
+pub fn fills_up_at(step: Step) -> Control {
+    Said::default().control(move |control, event| {
+        if *event == Event::Step(step) {
+            control.leave_room(ByteCount::new(u64::MAX));
+        }
+    })
 }
 
 pub async fn carry_out(request: MoveRequest) -> Result<Moved> {

@@ -18,7 +18,11 @@ use everpoint_testkit::{
     run,
 };
 
-use crate::{copy::ROLES, interrupted::retry_while_locked, support::Said};
+use crate::{
+    copy::ROLES,
+    interrupted::retry_while_locked,
+    support::{Said, fills_up_at},
+};
 
 const TABLES: &str = include_str!("tables.sql");
 const HIDDEN: &str = "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'everpoint%'";
@@ -582,6 +586,12 @@ fn nothing_is_left_of_tables_whose_move_was_cancelled_or_died_at_any_step() -> R
                 "cancelled after {at:?}"
             );
         }
+        // The disk fills up.
+        let error = execute(&wanted().await?, &fills_up_at(Step::Created))
+            .await
+            .expect_err("nothing has so much room");
+        assert!(matches!(error, MoveError::NoRoomLeft { .. }), "{error}");
+        assert_eq!(state().await?, before);
         let spec: ConnectionSpec = target.connection_string("postgres").parse()?;
         for at in STEPS {
             let plan = wanted().await?;

@@ -64,7 +64,9 @@ use everpoint_pgformat::{ByteCount, Oid};
 
 use self::{freeze::Frozen, local::LocalDirectory};
 use super::{
-    Control, Event, MoveError, MovePlan, MoveState, Refusals, Step, check, replicas, run,
+    Control, Event, MoveError, MovePlan, MoveState, Refusals, Step, check, replicas,
+    room::Room,
+    run::{self, unless_ended},
     server::Server,
 };
 
@@ -116,6 +118,7 @@ pub(super) async fn build(
     plan: &MovePlan,
     files: &FilesPlan,
     target: &Server,
+    room: &Room,
     control: &Control,
 ) -> Result<(u64, replicas::Seeded), MoveError> {
     control.say(Event::State(MoveState::Moving));
@@ -127,14 +130,19 @@ pub(super) async fn build(
         )?;
         Ok(frozen)
     };
-    let frozen = unless_cancelled(control, prepared).await?;
+    let frozen = unless_ended(control, room, prepared).await?;
     control.say(Event::Step(Step::Frozen));
-    place::place(plan, files, &frozen, control).await?;
+    place::place(plan, files, &frozen, room, control).await?;
     control.say(Event::Step(Step::FilesPlaced));
-    unless_cancelled(control, complete(plan, files, &frozen, &working, control)).await?;
+    unless_ended(
+        control,
+        room,
+        complete(plan, files, &frozen, &working, control),
+    )
+    .await?;
     control.say(Event::State(MoveState::SeedingReplicas));
     control.progress.phase("seeding replicas", 0);
-    let seeded = unless_cancelled(control, run::seed(plan, target, control)).await?;
+    let seeded = unless_ended(control, room, run::seed(plan, target, control)).await?;
     Ok((0, seeded))
 }
 
@@ -160,16 +168,6 @@ async fn complete(
     check::differ(&frozen.sizes, &freeze::sizes(&filled).await?)?;
     freeze::settle(&filled, plan.target_version.get()).await?;
     check::differ(&frozen.counts, &check::counts(&filled).await?)
-}
-
-async fn unless_cancelled<T>(
-    control: &Control,
-    work: impl Future<Output = Result<T, MoveError>>,
-) -> Result<T, MoveError> {
-    tokio::select! {
-        done = work => done,
-        () = control.progress.cancelled() => Err(MoveError::Cancelled),
-    }
 }
 
 /// For what turns out only when the move has begun.

@@ -7,7 +7,7 @@
 use std::{
     collections::VecDeque,
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Read},
+    io::{self, Read, Write},
     num::NonZero,
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown, fchown},
     path::{Path, PathBuf},
@@ -29,7 +29,7 @@ use super::{FilesPlan, freeze::Frozen, refused};
 use crate::{
     progress::Progress,
     restore::writer::Owner,
-    transplant::{Control, MoveError, MovePlan, sessions::Queue},
+    transplant::{Control, MoveError, MovePlan, room::Room, sessions::Queue},
 };
 
 /// Bytes read at a time.
@@ -80,6 +80,7 @@ pub(super) async fn place(
     plan: &MovePlan,
     files: &FilesPlan,
     frozen: &Frozen,
+    room: &Room,
     control: &Control,
 ) -> Result<(), MoveError> {
     let vessel = plan.operation().vessel_number();
@@ -102,8 +103,11 @@ pub(super) async fn place(
     let progress = control.progress.clone();
     let gone = Arc::new(AtomicBool::new(false));
     let _watched = Watched(Arc::clone(&gone));
+    let watched = room.clone();
     let work = tokio::task::spawn_blocking(move || {
-        let stop = || gone.load(Ordering::Relaxed) || progress.is_cancelled();
+        let stop = || {
+            gone.load(Ordering::Relaxed) || progress.is_cancelled() || watched.is_low().is_some()
+        };
         let (look, items, changed) = prepare(
             &directories,
             &|tablespace, file| {
@@ -116,6 +120,10 @@ pub(super) async fn place(
         changed.iter().try_for_each(|to| sync_directory(to))
     });
     match work.await {
+        // Why it stopped, it does not know.
+        Ok(Err(MoveError::Cancelled)) if !control.progress.is_cancelled() => {
+            Err(room.is_low().unwrap_or(MoveError::Cancelled))
+        }
         Ok(done) => done,
         Err(error) => Err(MoveError::file("move", &files.target.path)(
             io::Error::other(error),
@@ -265,7 +273,9 @@ fn move_one(
     }
     match fs::rename(&item.from, &item.to) {
         Ok(()) => own(&item.to, look),
-        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => copy(item, look),
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+            copy(item, look, buffer, stop)
+        }
         Err(error) => Err(MoveError::file("move", &item.to)(error)),
     }
 }
@@ -353,7 +363,12 @@ fn own(path: &Path, look: Look) -> Result<(), MoveError> {
         .map_err(MoveError::file("give away", path))
 }
 
-fn copy(item: &Item, look: Look) -> Result<(), MoveError> {
+fn copy(
+    item: &Item,
+    look: Look,
+    buffer: &mut [u8],
+    stop: &dyn Fn() -> bool,
+) -> Result<(), MoveError> {
     let mut from = open(&item.from)?;
     let to = OpenOptions::new()
         .write(true)
@@ -361,8 +376,18 @@ fn copy(item: &Item, look: Look) -> Result<(), MoveError> {
         .mode(look.mode)
         .open(&item.to);
     let mut to = to.map_err(MoveError::file("create", &item.to))?;
-    io::copy(&mut from, &mut to).map_err(MoveError::file("write", &item.to))?;
-    own(&item.to, look)
+    loop {
+        let read = fill(&mut from, buffer).map_err(MoveError::file("read", &item.from))?;
+        let bytes = buffer.get(..read).unwrap_or_default();
+        to.write_all(bytes)
+            .map_err(MoveError::file("write", &item.to))?;
+        if read < buffer.len() {
+            return own(&item.to, look);
+        }
+        if stop() {
+            return Err(MoveError::Cancelled);
+        }
+    }
 }
 
 fn sync_directory(path: &Path) -> Result<(), MoveError> {

@@ -48,6 +48,8 @@ pub struct TablesPlan {
     pub size: ByteCount,
     /// What is to be known before.
     pub remarks: Vec<String>,
+    /// The target database's tablespace.
+    pub(super) tablespace: String,
     /// The source's encoding.
     pub(super) encoding: String,
     /// The schemas that tables go to, in the order of their hidden ones.
@@ -185,6 +187,7 @@ pub(super) fn make(request: TablesRequest, facts: Facts) -> Result<TablesPlan, R
         target_version: version,
         size: source.size,
         remarks,
+        tablespace: target.tablespace.clone(),
         encoding: source.encoding.clone(),
         schemas,
         schema_statements,

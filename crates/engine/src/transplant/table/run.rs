@@ -13,7 +13,7 @@ use crate::transplant::{
     Control, Event, MoveState, Step, create,
     error::{MoveError, Side},
     journal, objects, replicas,
-    run::{archive_path, journal_path, take_lock},
+    run::{archive_path, find_room, journal_path, take_lock, unless_ended},
     schema::{self, Section},
     server::{Server, Session},
     sessions::{self, SNAPSHOT},
@@ -36,9 +36,9 @@ pub async fn execute(plan: &TablesPlan, control: &Control) -> Result<TablesMoved
         },
     )?;
     control.say(Event::Step(Step::Journalled));
-    let built = tokio::select! {
-        built = build(plan, &target, control) => built,
-        () = control.progress.cancelled() => Err(MoveError::Cancelled),
+    let built = match find_room(&target, &plan.tablespace, control).await {
+        Err(error) => Err(error),
+        Ok(room) => unless_ended(control, &room, build(plan, &target, control)).await,
     };
     let result = match built {
         Ok((rows, seeded)) => finish(plan, &target, control, rows, seeded).await,

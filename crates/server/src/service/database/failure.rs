@@ -152,6 +152,7 @@ fn moving(error: &MoveError) -> &'static str {
             })
             .unwrap_or("RestoreRefused"),
         // SQLSTATE class 53: the server is out of something, its disk first of all.
+        MoveError::NoRoomLeft { .. } => NO_ROOM,
         MoveError::Statement { message, .. } if message.code() == "53100" => NO_ROOM,
         _ => OTHER,
     }
