@@ -19,6 +19,7 @@ pub mod log;
 pub mod long_term;
 pub mod progress;
 pub mod restore;
+pub mod room;
 pub mod summary;
 pub mod transplant;
 pub mod verify;

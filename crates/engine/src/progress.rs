@@ -15,6 +15,8 @@ const CANCEL_POLL: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug, Default)]
 pub struct Progress {
     shared: Arc<Shared>,
+    /// What asks only this part of the operation to end.
+    part: Option<Arc<AtomicBool>>,
 }
 
 #[derive(Debug, Default)]
@@ -71,14 +73,25 @@ impl Progress {
         self.shared.files.fetch_add(files, Ordering::Relaxed);
     }
 
+    /// The same progress for a part of the operation, which can be asked to end by itself: [`Progress::cancel`] of
+    /// the part and its clones cancels nothing else. It ends when the operation is to end, too.
+    pub fn part(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+            part: Some(Arc::default()),
+        }
+    }
+
     /// Asks the operation to end as soon as it can.
     pub fn cancel(&self) {
-        self.shared.cancelled.store(true, Ordering::Relaxed);
+        let cancelled = self.part.as_deref().unwrap_or(&self.shared.cancelled);
+        cancelled.store(true, Ordering::Relaxed);
     }
 
     /// Whether it was asked to end.
     pub fn is_cancelled(&self) -> bool {
-        self.shared.cancelled.load(Ordering::Relaxed)
+        let set = |cancelled: &AtomicBool| cancelled.load(Ordering::Relaxed);
+        set(&self.shared.cancelled) || self.part.as_deref().is_some_and(set)
     }
 
     /// Waits until it was asked to end.
@@ -101,5 +114,23 @@ impl Progress {
             files: self.shared.files.load(Ordering::Relaxed),
             stored_bytes: self.shared.stored_bytes.load(Ordering::Relaxed),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_ends_alone_and_with_the_whole() {
+        let whole = Progress::default();
+        let (ended, other) = (whole.part(), whole.part());
+        ended.clone().cancel();
+        assert!(ended.is_cancelled());
+        assert!(!other.is_cancelled() && !whole.is_cancelled());
+        whole.cancel();
+        assert!(other.is_cancelled());
+        other.add_bytes(3);
+        assert_eq!(whole.read().done_bytes, 3);
     }
 }

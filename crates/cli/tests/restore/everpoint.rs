@@ -6,7 +6,7 @@ use std::{
     fs::{self, File},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -251,11 +251,46 @@ impl Everpoint {
     /// Runs a command to its end, however it ends.
     pub async fn run<S: AsRef<str>>(&self, arguments: &[S]) -> Result<Ended> {
         let output = self.command(arguments).output().await?;
-        Ok(Ended {
-            code: output.status.code(),
-            out: String::from_utf8_lossy(&output.stdout).into_owned(),
-            err: String::from_utf8_lossy(&output.stderr).into_owned(),
-        })
+        Ok(Ended::from(output))
+    }
+
+    /// Runs a command to its end that finds a disk of its own in a directory. Says at the end of its standard output
+    /// which directories are left on it.
+    pub async fn run_with_disk<S: AsRef<str>>(
+        &self,
+        at: &Path,
+        megabytes: u32,
+        arguments: &[S],
+    ) -> Result<Ended> {
+        // Who may not mount may in a name space of his own, and has his own name again in another one in that.
+        let user = rustix::process::geteuid().as_raw();
+        let group = rustix::process::getegid().as_raw();
+        let (mounting, again) = match user {
+            0 => (vec!["--mount"], String::new()),
+            _ => (
+                vec!["--mount", "--map-root-user"],
+                format!("unshare --map-user={user} --map-group={group}"),
+            ),
+        };
+        let at = at.to_str().context("a path in UTF-8")?;
+        let script = format!(
+            "mount -t tmpfs -o size={megabytes}m none '{at}' || exit 99
+            {again} \"$@\"; code=$?; find '{at}' -mindepth 1 -type d; exit $code"
+        );
+        let call = self.command(arguments);
+        let call = call.as_std();
+        let set = |(name, value): (_, Option<_>)| Some((name, value?));
+        let output = Command::new("unshare")
+            .args(mounting)
+            .args(["sh", "-c", &script, "sh"])
+            .arg(call.get_program())
+            .args(call.get_args())
+            .envs(call.get_envs().filter_map(set))
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await?;
+        Ok(Ended::from(output))
     }
 
     /// Where objects of the repository lie.
@@ -284,6 +319,16 @@ fn search_path() -> OsString {
         .collect();
     places.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
     env::join_paths(places).unwrap_or_default()
+}
+
+impl From<Output> for Ended {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
 }
 
 /// A running `everpoint wal receive`. Killed when dropped.

@@ -76,7 +76,8 @@ impl Everpoint {
         self.run(&self.inspect_arguments(arguments)?).await
     }
 
-    fn inspect_arguments(&self, arguments: &[&str]) -> Result<Vec<String>> {
+    /// The arguments of a restore that leaves a database in its scratch server.
+    pub fn inspect_arguments(&self, arguments: &[&str]) -> Result<Vec<String>> {
         let base = self.scratch_base();
         let base = base.to_str().context("a path in UTF-8")?;
         let mut all = vec!["restore", "database", "--inspect", "--scratch", base];

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Command;
 
 use crate::{
-    everpoint::{Everpoint, NAME, REFUSED, nudge},
+    everpoint::{Everpoint, REFUSED, nudge},
     versions::on_oldest_and_newest,
 };
 
@@ -313,27 +313,9 @@ async fn restore_onto_a_file_system_without_room_is_refused() -> Result<()> {
     let place = Scratch::new()?;
     let to = place.path().join("data");
     fs::create_dir(&to)?;
-    let command = format!(
-        "mount -t tmpfs -o size=8m none {0} && exec {1} \"$@\"",
-        to.display(),
-        env!("CARGO_BIN_EXE_everpoint")
-    );
-    let to = to.to_str().context("a path")?;
-    // In the mount's own name space everybody is root.
-    let arguments = ["restore", "instance", NAME, "--to", to, "--owner", "root"];
-    let mut call = everpoint.command::<&str>(&[]);
-    let mut shell = Command::new("unshare");
-    shell.envs(
-        call.as_std_mut()
-            .get_envs()
-            .filter_map(|(name, value)| Some((name, value?))),
-    );
-    shell
-        .args(["--mount", "--map-root-user", "sh", "-c", &command, "sh"])
-        .args(arguments);
-    let output = shell.output().await?;
-    let message = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(REFUSED), "{message}");
-    assert!(message.contains("has room for"), "{message}");
+    let arguments = everpoint.restore_arguments(&to, &[])?;
+    let ended = everpoint.run_with_disk(&to, 8, &arguments).await?;
+    assert_eq!(ended.code, Some(REFUSED), "{ended:?}");
+    assert!(ended.err.contains("has room for"), "{ended:?}");
     Ok(())
 }

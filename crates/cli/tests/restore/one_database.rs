@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use everpoint_pgformat::{backup_label::BackupLabel, wal::segment::SegmentSize};
 use everpoint_testkit::{
     Cluster, Scratch, Target, Workload, change_mixed_data,
@@ -236,4 +236,34 @@ async fn much_log_within_the_checkpoint_of_a_backup_does_not_stop_recovery() -> 
     let inspected = tokio::time::timeout(limit, everpoint.inspect(&["main/shop"])).await??;
     assert_same_database(&expected, &inspected.content().await?);
     inspected.end().await
+}
+
+/// What replay adds to a database is not known beforehand, and a live server may be on the same disk.
+#[tokio::test]
+async fn a_restore_ends_before_the_disk_of_its_scratch_directory_is_full() -> Result<()> {
+    let cluster = Cluster::builder(18)
+        .wal_segment_size(SegmentSize::try_from(1 << 20)?)
+        .start()
+        .await?;
+    let everpoint = Everpoint::with(&cluster).await?;
+    cluster.sql("postgres", "CREATE DATABASE shop").await?;
+    everpoint.full().await?;
+    let table = "CREATE TABLE t AS SELECT i AS id, repeat('x', 900) AS filler FROM generate_series(1, 180000) i";
+    cluster.sql("shop", table).await?;
+    store(&everpoint, &cluster).await?;
+    let base = everpoint.scratch_base();
+    fs::create_dir(&base)?;
+    let arguments = everpoint.inspect_arguments(&["main/shop"])?;
+    let with_disk = |megabytes| everpoint.run_with_disk(&base, megabytes, &arguments);
+
+    let small = with_disk(100).await?;
+    assert_eq!(small.code, Some(REFUSED), "{small:?}");
+    assert!(small.err.contains("has room for"), "{small:?}");
+    let grown = with_disk(170).await?;
+    assert_eq!(grown.code, Some(1), "{grown:?}");
+    assert!(grown.err.contains("Recovering"), "{grown:?}");
+    assert!(grown.err.contains("the scratch directory has"), "{grown:?}");
+    let left = base.to_str().context("a path in UTF-8")?;
+    assert!(!grown.out.contains(left), "{grown:?}");
+    Ok(())
 }

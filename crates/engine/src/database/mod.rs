@@ -19,7 +19,7 @@ pub mod sweep;
 pub mod tables_into_server;
 pub mod watch;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, pin::pin};
 
 use everpoint_instance::process::{CageError, PgBinaries};
 use everpoint_pgformat::TimelineId;
@@ -39,6 +39,7 @@ use crate::{
         self, Durability, LogDelivery, RestoreError, RestorePlan, RestoreRequest, Stored,
         selection::Selection, target::Target, writer::Owner,
     },
+    room::{self, Room},
 };
 
 /// Which database to bring back, from where and as of when.
@@ -175,11 +176,36 @@ impl DatabasePlan {
 }
 
 /// Fetches and recovers into a scratch directory, and leaves the server there running. `enter` is told each
-/// state as it begins.
+/// state as it begins. It ends before the directory's file system is full, which a live server may be on.
 ///
 /// # Errors
 /// See [`ScratchServerError`]. The directory is then the caller's to remove.
 pub async fn recover(
+    repository: &Repository,
+    plan: &DatabasePlan,
+    scratch: &Scratch,
+    binaries: &PgBinaries,
+    progress: &Progress,
+    enter: impl FnMut(State) -> Result<(), ScratchServerError>,
+) -> Result<ScratchServer, ScratchServerError> {
+    let mut room = Room::new(room::Wanted::default());
+    room.watch("the scratch directory", scratch.path());
+    let part = progress.part();
+    let mut recovery = pin!(fetch_and_replay(
+        repository, plan, scratch, binaries, &part, enter
+    ));
+    let low = tokio::select! {
+        ended = &mut recovery => return ended,
+        low = room.runs_out() => low,
+    };
+    part.cancel();
+    match recovery.await {
+        Err(ScratchServerError::Cancelled) if !progress.is_cancelled() => Err(low.into()),
+        ended => ended,
+    }
+}
+
+async fn fetch_and_replay(
     repository: &Repository,
     plan: &DatabasePlan,
     scratch: &Scratch,

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     progress::Progress,
     restore::{RestoreError, RestorePlan, recovery, recovery::Supplier},
+    room::RoomError,
 };
 
 /// How long a scratch server may take to stop.
@@ -99,6 +100,9 @@ pub enum ScratchServerError {
     /// A statement failed.
     #[error(transparent)]
     Query(#[from] QueryError),
+    /// Its disk fills up.
+    #[error(transparent)]
+    NoRoomLeft(#[from] RoomError),
     /// It was cancelled.
     #[error("the restore was cancelled")]
     Cancelled,

@@ -27,7 +27,7 @@ use everpoint_repository::{
 use serde::{Deserialize, Serialize};
 
 use self::{
-    refusal::RefusalError,
+    refusal::{Left, RefusalError},
     selection::Selection,
     target::{Resolved, Resolver, Target, TargetError},
     writer::{Owner, WriteError},
@@ -310,7 +310,11 @@ pub async fn plan_resolved(
     };
     let needed_bytes = file_bytes + in_place + SPARE_BYTES;
     if !resumed {
-        refusal::check_space(&request.to, needed_bytes)?;
+        let left = match request.durability {
+            Durability::Synced => Left::Nothing,
+            Durability::Scratch => Left::Share,
+        };
+        refusal::check_space(&request.to, needed_bytes, left)?;
     }
     Ok(RestorePlan {
         needed_bytes: ByteCount::new(needed_bytes),

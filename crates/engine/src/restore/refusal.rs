@@ -13,6 +13,7 @@ use everpoint_pgformat::{
 use everpoint_repository::backup::Backup;
 
 use super::{MARKER, Marker};
+use crate::room;
 
 /// A restore is refused. Nothing was written.
 #[derive(Debug, thiserror::Error)]
@@ -287,16 +288,30 @@ pub fn check_empty(path: &Path) -> Result<(), RefusalError> {
     }
 }
 
+/// What is to be left of a file system besides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// Nothing: what is restored there has it to itself.
+    Nothing,
+    /// A share, because a live server may be on it.
+    Share,
+}
+
 /// Refuses a file system without room. The nearest directory that exists is looked at.
 ///
 /// # Errors
 /// [`RefusalError::NoSpace`].
-pub fn check_space(path: &Path, needed_bytes: u64) -> Result<(), RefusalError> {
+pub fn check_space(path: &Path, needed_bytes: u64, left: Left) -> Result<(), RefusalError> {
     let existing = path
         .ancestors()
         .find(|ancestor| ancestor.exists())
         .unwrap_or(path);
-    let available_bytes = space(existing).map_err(look(existing))?.available.get();
+    let space = space(existing).map_err(look(existing))?;
+    let available_bytes = space.available.get();
+    let needed_bytes = match left {
+        Left::Nothing => needed_bytes,
+        Left::Share => needed_bytes.saturating_add(room::left(space.total).get()),
+    };
     if available_bytes < needed_bytes {
         let path = path.to_owned();
         return Err(RefusalError::NoSpace {
@@ -316,8 +331,10 @@ mod tests {
     fn too_little_room_is_refused_where_a_directory_is_yet_to_be_made() {
         let base = tempfile::tempdir().unwrap();
         let path = base.path().join("not/there/yet");
-        assert!(check_space(&path, 1).is_ok());
-        let refused = check_space(&path, u64::MAX).unwrap_err().to_string();
+        assert!(check_space(&path, 1, Left::Share).is_ok());
+        let refused = check_space(&path, u64::MAX, Left::Nothing)
+            .unwrap_err()
+            .to_string();
         assert!(refused.contains(&u64::MAX.to_string()), "{refused}");
         assert!(refused.contains("Free space"), "{refused}");
         assert!(!path.exists());

@@ -8,9 +8,8 @@ use everpoint_instance::{
     process::{BinariesError, ProcessError},
 };
 
-use everpoint_pgformat::ByteCount;
-
 use super::refusal::Refusals;
+use crate::room::RoomError;
 
 /// A move did not succeed. Unless it says otherwise, the server is as it was before.
 #[derive(Debug, thiserror::Error)]
@@ -116,19 +115,8 @@ pub enum MoveError {
         users: String,
     },
     /// The target's disk fills up.
-    #[error(
-        "{what} of the target has {available} bytes left (`{}`). A move leaves {left} to the server, which a full disk would end. What it had made was dropped. Make room there, and restore again", path.display()
-    )]
-    NoRoomLeft {
-        /// What lies there.
-        what: String,
-        /// Its directory.
-        path: PathBuf,
-        /// What there is.
-        available: ByteCount,
-        /// What has to be left.
-        left: ByteCount,
-    },
+    #[error(transparent)]
+    NoRoomLeft(#[from] RoomError),
     /// The operator gave up.
     #[error("cancelled. Nothing was left on the server")]
     Cancelled,

@@ -57,7 +57,7 @@ use self::{
     source::SourceDatabase,
     target::TargetServer,
 };
-use crate::progress::Progress;
+use crate::{progress::Progress, room::Wanted};
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -222,7 +222,7 @@ pub struct Control {
     pub progress: Progress,
     listener: Arc<dyn Fn(Event) + Send + Sync>,
     without_replicas: Arc<AtomicBool>,
-    room: room::Wanted,
+    room: Wanted,
 }
 
 impl Control {
@@ -232,7 +232,7 @@ impl Control {
             progress,
             listener: Arc::new(listener),
             without_replicas: Arc::default(),
-            room: room::Wanted::default(),
+            room: Wanted::default(),
         }
     }
 

@@ -14,13 +14,13 @@ use super::{
     name::OperationId,
     objects,
     register::{self, Registration},
-    replicas,
-    room::Room,
+    replicas, room,
     schema::{self, Section},
     server::{Server, Session},
     sessions::{self, SNAPSHOT},
     tables::{self, Piece},
 };
+use crate::room::Room;
 
 /// The journal of an operation in its directory.
 pub(super) fn journal_path(work_directory: &Path) -> PathBuf {
@@ -87,7 +87,7 @@ pub(super) async fn find_room(
     tablespace: &str,
     control: &Control,
 ) -> Result<Room, MoveError> {
-    Room::find(&target.connect_any().await?, tablespace, &control.room).await
+    room::find(&target.connect_any().await?, tablespace, &control.room).await
 }
 
 /// Does something until it is done, somebody does not want it any more, or the target's disk fills up.
@@ -99,7 +99,7 @@ pub(super) async fn unless_ended<T>(
     tokio::select! {
         done = work => done,
         () = control.progress.cancelled() => Err(MoveError::Cancelled),
-        error = room.runs_out() => Err(error),
+        error = room.runs_out() => Err(error.into()),
     }
 }
 

@@ -9,7 +9,8 @@ use std::{
 use everpoint_instance::data_directory;
 use everpoint_pgformat::{ByteCount, MajorVersion};
 
-use super::{error::MoveError, replicas::Replica, room, server::Session, source};
+use super::{error::MoveError, replicas::Replica, server::Session, source};
+use crate::room;
 
 const WHAT: &str = "describe the target server";
 

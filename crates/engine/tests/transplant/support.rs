@@ -3,6 +3,8 @@
 use std::{
     path::Path,
     sync::{Arc, Mutex},
+    thread,
+    time::Duration,
 };
 
 use anyhow::Result;
@@ -79,6 +81,8 @@ pub fn fills_up_at(step: Step) -> Control {
     Said::default().control(move |control, event| {
         if *event == Event::Step(step) {
             control.leave_room(ByteCount::new(u64::MAX));
+            // Room is looked at every 100 ms, and a small move may end before.
+            thread::sleep(Duration::from_millis(200));
         }
     })
 }

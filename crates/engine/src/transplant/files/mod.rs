@@ -65,10 +65,10 @@ use everpoint_pgformat::{ByteCount, Oid};
 use self::{freeze::Frozen, local::LocalDirectory};
 use super::{
     Control, Event, MoveError, MovePlan, MoveState, Refusals, Step, check, replicas,
-    room::Room,
     run::{self, unless_ended},
     server::Server,
 };
+use crate::room::Room;
 
 pub(super) use orphans::remove as remove_orphans;
 

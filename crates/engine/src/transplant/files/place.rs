@@ -29,7 +29,8 @@ use super::{FilesPlan, freeze::Frozen, refused};
 use crate::{
     progress::Progress,
     restore::writer::Owner,
-    transplant::{Control, MoveError, MovePlan, room::Room, sessions::Queue},
+    room::Room,
+    transplant::{Control, MoveError, MovePlan, sessions::Queue},
 };
 
 /// Bytes read at a time.
@@ -122,7 +123,7 @@ pub(super) async fn place(
     match work.await {
         // Why it stopped, it does not know.
         Ok(Err(MoveError::Cancelled)) if !control.progress.is_cancelled() => {
-            Err(room.is_low().unwrap_or(MoveError::Cancelled))
+            Err(room.is_low().map_or(MoveError::Cancelled, Into::into))
         }
         Ok(done) => done,
         Err(error) => Err(MoveError::file("move", &files.target.path)(

@@ -42,6 +42,7 @@ pub(super) fn of_move(error: &IntoServerError) -> Failure {
         IntoServerError::Connect(_) | IntoServerError::Facts(_) => "InstanceNotReachable",
         IntoServerError::Recover(error) => match error {
             ScratchServerError::Restore(error) => restore(error),
+            ScratchServerError::NoRoomLeft(_) => NO_ROOM,
             ScratchServerError::Cancelled => "OperationCancelled",
             _ => OTHER,
         },
@@ -152,7 +153,7 @@ fn moving(error: &MoveError) -> &'static str {
             })
             .unwrap_or("RestoreRefused"),
         // SQLSTATE class 53: the server is out of something, its disk first of all.
-        MoveError::NoRoomLeft { .. } => NO_ROOM,
+        MoveError::NoRoomLeft(_) => NO_ROOM,
         MoveError::Statement { message, .. } if message.code() == "53100" => NO_ROOM,
         _ => OTHER,
     }
