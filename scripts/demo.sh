@@ -29,8 +29,17 @@ trap cleanup EXIT
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 show() { printf '$ everpoint %s\n' "$*"; "$everpoint" "$@"; }
-sql() { as_server "$bin/psql" -X -qAt -h "$work" -p "$1" -d shop -c "$2"; }
+sql() { as_server "$bin/psql" -X -qAt -h "$work" -p "$1" -d "${3:-shop}" -c "$2"; }
 seconds_since() { awk "BEGIN { printf \"%.1f\", $(date +%s.%N) - $1 }"; }
+
+# What a restore has to bring back, and what it must not.
+proof="SELECT count(*) || ' orders, sum ' || sum(total) || ', checksum ' || sum(hashtextextended(o::text, 0)) FROM orders o"
+later="SELECT count(*) FROM customers WHERE id = 0"
+check() {
+    printf 'before   %s\nrestored %s\n' "$before" "$1"
+    [ "$before" = "$1" ] || { echo "demo: the restored orders DIFFER" >&2; exit 1; }
+    [ "$2" = 0 ] || { echo "demo: a later row came along" >&2; exit 1; }
+}
 
 say "1. A PostgreSQL server of its own, with a shop in it"
 as_server "$bin/initdb" --data-checksums --no-sync --username=demo -D "$work/original" >/dev/null
@@ -60,7 +69,6 @@ sql 54321 "INSERT INTO orders SELECT g, 1 + g % 50000, 9.99, now(), md5(g::text)
            UPDATE orders SET total = total + 1 WHERE id % 100 = 0;"
 show backup shop --type differential
 sql 54321 "INSERT INTO orders SELECT g, 1 + g % 50000, 19.99, now(), md5(g::text) FROM generate_series(620001, 625000) g;"
-proof="SELECT count(*) || ' orders, sum ' || sum(total) || ', checksum ' || sum(hashtextextended(o::text, 0)) FROM orders o"
 before=$(sql 54321 "$proof")
 moment=$(sql 54321 "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')")
 echo "at $moment: $before"
@@ -72,25 +80,27 @@ sql 54321 "INSERT INTO customers VALUES (0, 'who comes after the mistake')"
 echo "DROP TABLE orders;   -- gone"
 sleep 2.5
 
-say "6. What can be restored"
-show backups shop
-show status shop
+say "6. What happened, and what can be restored"
+show log shop --kind drop --database shop
+show window shop
 
-say "7. Back to the second before, as a new server"
+say "7. The database as of the second before, in the running server, beside the living one"
 begun=$(date +%s.%N)
-owner=$(stat -c %U "$work/original")
-show restore instance shop --to "$work/restored" --at "$moment" \
-    --start --port 54322 --socket-directory "$work" --bin-directory "$bin" --owner "$owner"
+show restore database shop/shop --at "$moment" --to shop_before --scratch "$work/scratch" --bin-directory "$bin"
 took=$(seconds_since "$begun")
+check "$(sql 54321 "$proof" shop_before)" "$(sql 54321 "$later" shop_before)"
+printf 'Back %s s after asking.\n' "$took"
 
-say "8. The proof"
-after=$(sql 54322 "$proof")
-echo "before   $before"
-echo "restored $after"
-[ "$before" = "$after" ] || { echo "demo: the restored orders DIFFER" >&2; exit 1; }
-[ "$(sql 54322 'SELECT count(*) FROM customers WHERE id = 0')" = 0 ] || { echo "demo: a later row came along" >&2; exit 1; }
+say "8. Or the whole server, in a directory of its own"
+begun=$(date +%s.%N)
+show restore instance shop --to "$work/restored" --at "$moment" \
+    --start --port 54322 --socket-directory "$work" --bin-directory "$bin" --owner "$(stat -c %U "$work/original")"
+took=$(seconds_since "$begun")
+check "$(sql 54322 "$proof")" "$(sql 54322 "$later")"
+printf 'Back %s s after asking.\n' "$took"
+
+say "9. Everything that is stored, compared"
 show verify --full
 database=$(du -sb "$work/restored" --exclude=pg_wal | cut -f1)
 stored=$(du -sb "$work/repository" | cut -f1)
-printf '\nEqual to the last row. Back %s s after asking; %s MB of cluster, two backups and all log in %s MB.\n' \
-    "$took" $((database / 1000000)) $((stored / 1000000))
+printf '\n%s MB of cluster, two backups and all log in %s MB.\n' $((database / 1000000)) $((stored / 1000000))
