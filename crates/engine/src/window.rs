@@ -4,7 +4,7 @@ use everpoint_pgformat::{Lsn, TimelineId};
 use everpoint_repository::{
     InstanceName, Repository, RepositoryError,
     backup::Backup,
-    log::{GapDocument, LogIndex, LogMetadata},
+    log::{GapDocument, LogIndex, LogMetadata, LogStretch},
     object::{ObjectError, ObjectKind, SealedObject},
 };
 use jiff::Timestamp;
@@ -137,11 +137,37 @@ pub async fn complete_at(
     let Some(last) = pieces.last().filter(|last| last.stretch.end == until) else {
         return Ok(None);
     };
+    complete_at_end_of(repository, instance, &last.stretch).await
+}
+
+/// The same of the log that a timeline has up to `end`, wherever it begins.
+///
+/// # Errors
+/// When the last log backup cannot be read.
+pub async fn complete_at_end(
+    repository: &Repository,
+    instance: &InstanceName,
+    index: &LogIndex,
+    timeline: TimelineId,
+    end: Lsn,
+) -> Result<Option<Timestamp>, RepositoryError> {
+    let mut stretches = index.stretches();
+    let last = stretches.find(|stretch| stretch.timeline == timeline && stretch.end == end);
+    match last {
+        None => Ok(None),
+        Some(last) => complete_at_end_of(repository, instance, last).await,
+    }
+}
+
+async fn complete_at_end_of(
+    repository: &Repository,
+    instance: &InstanceName,
+    stretch: &LogStretch,
+) -> Result<Option<Timestamp>, RepositoryError> {
     let marked = repository
-        .marked_complete_at(instance, last.stretch.timeline, until)
+        .marked_complete_at(instance, stretch.timeline, stretch.end)
         .await?;
     let (store, keys) = (repository.store(), repository.keys());
-    let stretch = &last.stretch;
     let object =
         SealedObject::open(store, keys, &stretch.path, ObjectKind::Log, stretch.id).await?;
     let metadata: LogMetadata = serde_json::from_slice(object.metadata()).map_err(|_| {

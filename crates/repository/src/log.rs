@@ -25,7 +25,7 @@ pub struct LogMetadata {
     pub segment_size: SegmentSize,
     /// The server's clock when it sent the first bytes; absent when a file was pushed.
     pub first_sent_at: Option<Timestamp>,
-    /// The server's clock at a moment when it had no later log than `end`.
+    /// A moment of the server's clock: whatever was committed by then ends before `end`.
     pub complete_at: Option<Timestamp>,
     /// BLAKE3 of all the bytes, in hexadecimal: a segment pushed again is compared by it.
     pub hash: String,
@@ -47,8 +47,8 @@ pub struct TimelineDocument {
     pub text: String,
 }
 
-/// That the server had written nothing behind a position at some moment, as stored: an idle server makes no
-/// log backups, and points up to that moment can be restored all the same.
+/// That whatever was committed by some moment ends before a position, as stored: an idle server makes no log
+/// backups, and points up to that moment can be restored all the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MarkDocument {
     /// The timeline.

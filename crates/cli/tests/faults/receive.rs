@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use everpoint_pgformat::{Lsn, wal::segment::SegmentSize};
 use everpoint_testkit::{Cluster, Ledger, StopMode, Target, Workload, compare};
+use jiff::Timestamp;
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -50,6 +51,13 @@ fn assert_whole(status: &Value, lsn: Lsn) -> Result<()> {
         .parse()?;
     assert!(latest >= lsn, "{lsn} is not in {status}");
     Ok(())
+}
+
+/// Up to when everything can be restored, as far as that is known.
+fn latest(everpoint: &Everpoint) -> Result<Option<Timestamp>> {
+    let status = everpoint.status()?;
+    let latest = status["ranges"][0]["latest"].as_str();
+    Ok(latest.map(str::parse).transpose()?)
 }
 
 /// Restores to a target and returns the running server.
@@ -121,6 +129,58 @@ on_15_and_18! {
         assert_whole(&everpoint.status()?, lsn)?;
         everpoint.verify()?;
         check_latest(&everpoint, &cluster, &ledger).await
+    }
+
+    /// A stream tells the time while it lags as well as when it does not.
+    async fn log_that_has_not_come_yet_is_not_said_to_be_complete(server: Server) -> Result<()> {
+        let everpoint = Everpoint::new()?;
+        let cluster = Cluster::builder(server.major()).start().await?;
+        everpoint.add(&cluster)?;
+        everpoint.back_up()?;
+        cluster.sql("postgres", "CREATE TABLE filler AS SELECT g, repeat(md5(g::text), 30) FROM generate_series(1, 200000) g").await?;
+        cluster.sql("postgres", "CREATE TABLE lost AS SELECT 1 AS one").await?;
+        let behind = cluster.moment().await?;
+        let before = stored_until(&log_of(&everpoint));
+        let receiver = everpoint.start(["wal", "receive", "main", "--interval", "1s", "--cut-mib", "1"])?;
+        let log = log_of(&everpoint);
+        until("some of the log is stored", async || Ok(stored_until(&log) > before.advance(32 << 20))).await?;
+        receiver.kill()?;
+        assert!(stored_until(&log) < behind.lsn, "all of it was stored");
+        let said = latest(&everpoint)?;
+        assert!(said.is_none_or(|latest| latest < behind.time), "{behind}: {said:?}");
+        let to = everpoint.path("too-early");
+        let at = behind.time.to_string();
+        let refused = everpoint.run(["restore", "instance", "main", "--to", to.to_str().context("a path")?, "--at", &at])?;
+        refused.expect(3);
+
+        let mut receiver = everpoint.start(RECEIVE)?;
+        until("all of it can be restored", async || {
+            Ok(latest(&everpoint)?.is_some_and(|latest| latest >= behind.time))
+        }).await?;
+        assert!(receiver.is_alive(), "{}", receiver.printed()?);
+        end(receiver).await?;
+        let restored = restore(&everpoint, "then", &["--at", &at], server.major()).await?;
+        assert_eq!(restored.value("postgres", "SELECT one FROM lost").await?, "1");
+        Ok(())
+    }
+
+    /// What is inserted and no commit may stay in the server's memory until its next checkpoint.
+    async fn an_open_transaction_does_not_hold_up_what_can_be_restored(server: Server) -> Result<()> {
+        let everpoint = Everpoint::new()?;
+        let cluster = Cluster::builder(server.major()).start().await?;
+        everpoint.add(&cluster)?;
+        everpoint.back_up()?;
+        let receiver = everpoint.start(RECEIVE)?;
+        cluster.sql("postgres", "CREATE TABLE t (a int)").await?;
+        let open = cluster.connect("postgres").await?;
+        open.batch_execute("BEGIN; INSERT INTO t VALUES (1)").await?;
+        let moment = cluster.moment().await?;
+        until("the moment can be restored", async || {
+            Ok(latest(&everpoint)?.is_some_and(|latest| latest >= moment.time))
+        }).await?;
+        let held = "SELECT pg_current_wal_insert_lsn() > pg_current_wal_flush_lsn()";
+        assert_eq!(cluster.value("postgres", held).await?, "t", "nothing was held in memory");
+        end(receiver).await
     }
 
     async fn a_second_receiver_is_refused_and_names_the_first(server: Server) -> Result<()> {

@@ -41,7 +41,7 @@ pub struct LogCut {
 }
 
 impl LogCut {
-    /// Begins one at `start`.
+    /// Begins one at `start`, where log ended that is known to be complete up to `complete_at`.
     ///
     /// # Errors
     /// When the codec cannot be set up.
@@ -49,6 +49,7 @@ impl LogCut {
         context: LogContext,
         timeline: TimelineId,
         start: Lsn,
+        complete_at: Option<Timestamp>,
     ) -> Result<Self, RepositoryError> {
         let object = ObjectBuilder::new(ObjectKind::Log, context.repository.keys())?;
         let encoder = context.repository.encoder()?;
@@ -62,7 +63,7 @@ impl LogCut {
             start,
             end: start,
             first_sent_at: None,
-            complete_at: None,
+            complete_at,
         })
     }
 
@@ -92,7 +93,7 @@ impl LogCut {
         self.first_sent_at.get_or_insert(time);
     }
 
-    /// At this moment of its clock the server had nothing later than what is in here.
+    /// Everything that was committed by this moment of the server's clock is in here or before.
     pub fn complete_at(&mut self, time: Timestamp) {
         self.complete_at = Some(time);
     }

@@ -2,5 +2,6 @@
 
 pub mod cut;
 pub mod push;
+mod reach;
 pub mod reader;
 pub mod receive;

@@ -170,7 +170,7 @@ async fn push_segment(
         system_identifier: record.system_identifier,
         segment_size: record.segment_size,
     };
-    let mut cut = LogCut::new(context, timeline, start)?;
+    let mut cut = LogCut::new(context, timeline, start, None)?;
     cut.push(bytes)?;
     cut.store().await?;
     let summaries = SummaryContext::new(repository, instance, record);

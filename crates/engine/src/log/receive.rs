@@ -26,10 +26,14 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use super::cut::{LogContext, LogCut, StoredLog};
+use super::{
+    cut::{LogContext, LogCut, StoredLog},
+    reach::{Asking, Prober},
+};
 use crate::{
     instance_record::InstanceRecord,
     summary::{self, FollowError, Follower, SummaryContext},
+    window::complete_at_end,
 };
 
 /// A log backup is cut when it holds this much, unless asked otherwise.
@@ -40,6 +44,8 @@ pub const LEAST_INTERVAL: Duration = Duration::from_secs(1);
 pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(300);
 /// How often the server is told how far the repository is.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
+/// How long a cut waits for the answer, and for the log that it tells of.
+const END_PATIENCE: Duration = Duration::from_secs(1);
 /// The pauses between attempts to connect again grow from the first to the second.
 const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 /// What a process sends to ask a running receiver for a log backup now.
@@ -438,16 +444,19 @@ impl Receiver<'_> {
             system_identifier: self.plan.record.system_identifier,
             segment_size: self.plan.record.segment_size,
         };
-        let cut = LogCut::new(context.clone(), timeline, from)?;
         let plan = self.plan;
         let summaries = SummaryContext::new(self.repository, &plan.instance, &plan.record);
         let index = self.repository.log_index(&plan.instance).await?;
+        let known =
+            complete_at_end(self.repository, &plan.instance, &index, timeline, from).await?;
+        let cut = LogCut::new(context.clone(), timeline, from, known)?;
         let (follower, amiss) = Follower::resume(summaries.clone(), &index, timeline, from).await;
         if let Some(error) = amiss {
             (self.listener)(ReceiveEvent::NotSummarised(error));
         }
         // Standbys carry no notifications; there, asking waits for the interval.
         let notifications = Notifications::listen(&self.plan.connection).await.ok();
+        let prober = Prober::new(plan.connection.clone(), plan.record.segment_size);
         let mut streaming = Streaming {
             receiver: self,
             context,
@@ -457,9 +466,12 @@ impl Receiver<'_> {
             stored: from,
             storing: None,
             cut_due: None,
-            asked: false,
             mark_due: Instant::now() + self.mark_interval(),
             end_wanted: false,
+            end_due: None,
+            wanted_at: None,
+            asking: Asking::begin(prober),
+            recorded: known,
         };
         let ended = streaming.run(stream, notifications).await;
         // Whatever ended the stream: what was received is stored.
@@ -481,12 +493,18 @@ struct Streaming<'a> {
     stored: Lsn,
     storing: Option<JoinHandle<Result<StoredLog, RepositoryError>>>,
     cut_due: Option<Instant>,
-    /// A cut was asked for while nothing had arrived yet.
-    asked: bool,
     /// When to record that nothing came, if nothing comes.
     mark_due: Instant,
-    /// A cut was asked for, and the server has not said yet that it has written no more than was received.
+    /// What the server has by now is to be stored.
     end_wanted: bool,
+    /// Until when that is waited for.
+    end_due: Option<Instant>,
+    /// The moment of the server's clock up to which log is to be complete then.
+    wanted_at: Option<Timestamp>,
+    /// How far the server's log goes.
+    asking: Asking,
+    /// Up to when log is complete by what is stored.
+    recorded: Option<Timestamp>,
 }
 
 impl Streaming<'_> {
@@ -501,9 +519,10 @@ impl Streaming<'_> {
             if self.is_done() {
                 return Ok(StreamEnd::Done);
             }
-            let cut_due = self
-                .cut_due
-                .unwrap_or_else(|| Instant::now() + STATUS_INTERVAL);
+            let never = Instant::now() + STATUS_INTERVAL;
+            let cut_due = self.cut_due.unwrap_or(never);
+            let end_due = self.end_due.unwrap_or(never);
+            let end = self.cut.end();
             tokio::select! {
                 event = stream.next() => {
                     let event = event?;
@@ -516,20 +535,23 @@ impl Streaming<'_> {
                     self.mark().await?;
                     self.report(stream, ReplyWanted::No).await?;
                 }
-                () = sleep_until(cut_due), if self.cut_due.is_some() => self.begin_storing().await?,
+                () = sleep_until(cut_due), if self.cut_due.is_some() => self.want_end(),
+                () = sleep_until(end_due), if self.end_due.is_some() => {
+                    self.asking.at_once();
+                    self.begin_storing().await?;
+                }
+                answered = self.asking.next(end) => {
+                    answered.map_err(|_| ReceiveError::Interrupted)?;
+                    self.reached().await?;
+                }
                 () = sleep_until(status_due) => {
                     status_due = Instant::now() + STATUS_INTERVAL;
                     self.mark().await?;
-                    // The answer says whether there is anything that has not been sent yet.
+                    // The answer says that the server is still there.
                     self.report(stream, ReplyWanted::Yes).await?;
                 }
                 call = next_call(&mut notifications) => match call {
-                    Some(CUT_REQUEST) => {
-                        self.asked = true;
-                        self.end_wanted = true;
-                        self.report(stream, ReplyWanted::Yes).await?;
-                        self.begin_storing().await?;
-                    }
+                    Some(CUT_REQUEST) => self.want_end(),
                     Some(_) => {}
                     None => notifications = None,
                 },
@@ -538,16 +560,49 @@ impl Streaming<'_> {
         }
     }
 
+    /// Has stored what the server has by now, as soon as that has come, or what has come after a while.
+    fn want_end(&mut self) {
+        self.cut_due = None;
+        self.end_due = Some(Instant::now() + END_PATIENCE);
+        self.end_wanted = true;
+        self.wanted_at = None;
+        self.asking.anew();
+    }
+
+    /// Takes note of what the server was found to have, once it was received.
+    async fn reached(&mut self) -> Result<(), ReceiveError> {
+        let Some((complete_at, asked_at)) = self.asking.complete_at(self.cut.end()) else {
+            return Ok(());
+        };
+        self.cut.complete_at(complete_at);
+        if !self.end_wanted {
+            self.asking.settle();
+            return Ok(());
+        }
+        // What is not on the server's disk yet may come soon; else a later answer will do.
+        if complete_at < *self.wanted_at.get_or_insert(asked_at) {
+            return Ok(());
+        }
+        self.asking.settle();
+        self.end_wanted = false;
+        self.end_due = None;
+        if !self.cut.is_empty() {
+            return self.begin_storing().await;
+        }
+        // Whoever wanted it wants to restore up to now, and no later log tells of an idle server.
+        self.mark_due = Instant::now();
+        self.mark().await
+    }
+
     /// Records up to when an idle server is known to have written nothing.
     async fn mark(&mut self) -> Result<(), ReceiveError> {
         let idle = self.cut.is_empty() && self.storing.is_none();
-        let (true, true, Some(complete_at)) = (
-            idle,
-            Instant::now() >= self.mark_due,
-            self.cut.known_complete_at(),
-        ) else {
+        let due = idle && Instant::now() >= self.mark_due;
+        let later = self.cut.known_complete_at();
+        let Some(complete_at) = later.filter(|_| due && later != self.recorded) else {
             return Ok(());
         };
+        self.recorded = later;
         self.mark_due = Instant::now() + self.receiver.mark_interval();
         let (timeline, lsn) = (self.cut.timeline(), self.cut.end());
         let mark = MarkDocument {
@@ -575,9 +630,9 @@ impl Streaming<'_> {
         match event {
             StreamEvent::Data {
                 start,
-                server_end,
                 sent_at,
                 bytes,
+                ..
             } => {
                 if start != self.cut.end() {
                     let (expected, found) = (self.cut.end(), start);
@@ -588,40 +643,26 @@ impl Streaming<'_> {
                 if let Err(error) = self.follower.feed(start, &bytes) {
                     (self.receiver.listener)(ReceiveEvent::NotSummarised(error));
                 }
-                if server_end <= self.cut.end() {
-                    self.cut.complete_at(sent_at);
-                }
+                self.asking.log_comes();
+                self.reached().await?;
                 let wait = self.receiver.plan.interval;
-                self.cut_due.get_or_insert_with(|| Instant::now() + wait);
+                if !self.cut.is_empty() && self.end_due.is_none() {
+                    self.cut_due.get_or_insert_with(|| Instant::now() + wait);
+                }
                 let wanted = matches!(
                     self.receiver.plan.until,
                     Until::Stored(lsn) if self.cut.end() >= lsn
                 );
-                let full =
-                    self.cut.len() >= self.receiver.plan.cut_bytes || self.follower.is_full();
-                if wanted || self.asked || full {
+                if self.cut.len() >= self.receiver.plan.cut_bytes || self.follower.is_full() {
                     self.begin_storing().await?;
+                } else if wanted && self.end_due.is_none() {
+                    self.want_end();
                 }
                 Ok(None)
             }
             StreamEvent::KeepAlive {
-                server_end,
-                sent_at,
-                reply_requested,
+                reply_requested, ..
             } => {
-                if server_end <= self.cut.end() {
-                    self.cut.complete_at(sent_at);
-                    self.asked = false;
-                    // Whoever asked wants to restore up to now, and no later log tells of an idle server.
-                    match (std::mem::take(&mut self.end_wanted), self.cut.is_empty()) {
-                        (false, _) => {}
-                        (true, false) => self.begin_storing().await?,
-                        (true, true) => {
-                            self.mark_due = Instant::now();
-                            self.mark().await?;
-                        }
-                    }
-                }
                 if reply_requested {
                     // A server that is stopping waits until all it sent is flushed.
                     self.begin_storing().await?;
@@ -641,6 +682,7 @@ impl Streaming<'_> {
     /// under way; a second waits for the first, which holds up the stream and so the server's sending.
     async fn begin_storing(&mut self) -> Result<(), ReceiveError> {
         self.cut_due = None;
+        self.end_due = None;
         if self.cut.is_empty() {
             return Ok(());
         }
@@ -648,8 +690,13 @@ impl Streaming<'_> {
             let stored = wait_for(&mut self.storing).await?;
             self.took(stored);
         }
-        self.asked = false;
-        let next = LogCut::new(self.context.clone(), self.cut.timeline(), self.cut.end())?;
+        self.recorded = self.cut.known_complete_at();
+        let next = LogCut::new(
+            self.context.clone(),
+            self.cut.timeline(),
+            self.cut.end(),
+            self.cut.known_complete_at(),
+        )?;
         let cut = std::mem::replace(&mut self.cut, next);
         let (summary, summaries) = (self.follower.cut(), self.summaries.clone());
         let listener = self.receiver.listener.clone();

@@ -65,7 +65,7 @@ pub(super) async fn copy(
         system_identifier: backup.system_identifier,
         segment_size: size,
     };
-    let mut cut = LogCut::new(context.clone(), timeline, at)?;
+    let mut cut = LogCut::new(context.clone(), timeline, at, None)?;
     let mut stored_bytes = 0;
     while let Some(part) = log.next().await? {
         if progress.is_cancelled() {
@@ -79,7 +79,8 @@ pub(super) async fn copy(
         cut.push(part.bytes.get(offset(at)..offset(end)).unwrap_or_default())?;
         at = end;
         if cut.len() >= DEFAULT_CUT_BYTES {
-            let full = std::mem::replace(&mut cut, LogCut::new(context.clone(), timeline, at)?);
+            let full =
+                std::mem::replace(&mut cut, LogCut::new(context.clone(), timeline, at, None)?);
             stored_bytes += full.store().await?.stored_bytes;
         }
     }
