@@ -183,6 +183,32 @@ on_15_and_18! {
         end(receiver).await
     }
 
+    /// Its sessions beside the stream may end without it.
+    async fn a_receiver_that_lost_its_sessions_is_heard_again(server: Server) -> Result<()> {
+        let everpoint = Everpoint::new()?;
+        let cluster = Cluster::builder(server.major()).start().await?;
+        everpoint.add(&cluster)?;
+        everpoint.back_up()?;
+        let receiver = everpoint.start(["wal", "receive", "main", "--interval", "1h"])?;
+        let stored = async || {
+            let moment = cluster.moment().await?;
+            until("a log backup that was asked for", async || {
+                cluster.sql("postgres", "SELECT pg_notify('everpoint', 'cut')").await?;
+                let done = stored_until(&log_of(&everpoint)) >= moment.lsn;
+                Ok(done && latest(&everpoint)?.is_some_and(|latest| latest >= moment.time))
+            }).await
+        };
+        stored().await?;
+        let stream = "SELECT string_agg(pid::text, ',') FROM pg_stat_replication";
+        let before = cluster.value("postgres", stream).await?;
+        let ended = "SELECT count(pg_terminate_backend(pid)) >= 2 FROM pg_stat_activity \
+            WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+        assert_eq!(cluster.value("postgres", ended).await?, "t", "one listens, one asks");
+        stored().await?;
+        assert_eq!(cluster.value("postgres", stream).await?, before, "the stream broke");
+        end(receiver).await
+    }
+
     async fn a_second_receiver_is_refused_and_names_the_first(server: Server) -> Result<()> {
         let everpoint = Everpoint::new()?;
         let cluster = Cluster::builder(server.major()).start().await?;

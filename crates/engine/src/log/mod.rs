@@ -1,5 +1,6 @@
 //! Log backups: write-ahead log received or pushed, cut, stored, and read back.
 
+mod calls;
 pub mod cut;
 pub mod push;
 mod reach;

@@ -8,7 +8,6 @@ use std::{sync::Arc, time::Duration};
 
 use everpoint_instance::{
     ConnectionSpec, ReplicationClient, ReplicationError, StreamEvent, WalStream,
-    notifications::{NotificationError, Notifications},
     replication::{
         DropActive, ReceiverStatus, ReplyWanted, SlotLifetime, SlotName, StreamStart,
         SystemIdentity,
@@ -27,6 +26,7 @@ use tokio::{
 };
 
 use super::{
+    calls::Calls,
     cut::{LogContext, LogCut, StoredLog},
     reach::{Asking, Prober},
 };
@@ -127,9 +127,6 @@ pub enum ReceiveError {
     /// The repository.
     #[error(transparent)]
     Repository(#[from] RepositoryError),
-    /// The session that listens.
-    #[error(transparent)]
-    Notifications(#[from] NotificationError),
     /// Another server answers.
     #[error(
         "the server at this address is another cluster (system identifier {found}) than `{instance}` ({expected}). Nothing was received"
@@ -171,7 +168,7 @@ impl ReceiveError {
     fn is_transient(&self) -> bool {
         match self {
             Self::Replication(error) => error.is_transient(),
-            Self::Notifications(_) | Self::OutOfOrder { .. } => true,
+            Self::OutOfOrder { .. } => true,
             Self::Repository(_)
             | Self::OtherCluster { .. }
             | Self::Diverged { .. }
@@ -454,8 +451,8 @@ impl Receiver<'_> {
         if let Some(error) = amiss {
             (self.listener)(ReceiveEvent::NotSummarised(error));
         }
-        // Standbys carry no notifications; there, asking waits for the interval.
-        let notifications = Notifications::listen(&self.plan.connection).await.ok();
+        // Where nobody can call, asking waits for the interval.
+        let mut calls = Calls::listen(plan.connection.clone()).await;
         let prober = Prober::new(plan.connection.clone(), plan.record.segment_size);
         let mut streaming = Streaming {
             receiver: self,
@@ -473,7 +470,7 @@ impl Receiver<'_> {
             asking: Asking::begin(prober),
             recorded: known,
         };
-        let ended = streaming.run(stream, notifications).await;
+        let ended = streaming.run(stream, &mut calls).await;
         // Whatever ended the stream: what was received is stored.
         let finished = streaming.finish().await;
         let end = ended?;
@@ -511,7 +508,7 @@ impl Streaming<'_> {
     async fn run(
         &mut self,
         stream: &mut WalStream,
-        mut notifications: Option<Notifications>,
+        calls: &mut Calls,
     ) -> Result<StreamEnd, ReceiveError> {
         let mut stop = self.receiver.stop.clone();
         let mut status_due = Instant::now();
@@ -550,11 +547,7 @@ impl Streaming<'_> {
                     // The answer says that the server is still there.
                     self.report(stream, ReplyWanted::Yes).await?;
                 }
-                call = next_call(&mut notifications) => match call {
-                    Some(CUT_REQUEST) => self.want_end(),
-                    Some(_) => {}
-                    None => notifications = None,
-                },
+                () = calls.next() => self.want_end(),
                 () = told(&mut stop) => return Ok(StreamEnd::Done),
             }
         }
@@ -755,18 +748,6 @@ async fn wait_for(
             *storing = None;
             Ok(result.map_err(|_| ReceiveError::Interrupted)??)
         }
-    }
-}
-
-/// The next call of another process; `None` once when the session is lost, and never without one.
-async fn next_call(notifications: &mut Option<Notifications>) -> Option<&'static str> {
-    match notifications {
-        None => std::future::pending().await,
-        Some(session) => match session.next().await {
-            Ok(call) if call.payload == CUT_REQUEST => Some(CUT_REQUEST),
-            Ok(_) => Some(""),
-            Err(_) => None,
-        },
     }
 }
 
