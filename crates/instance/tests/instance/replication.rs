@@ -285,6 +285,10 @@ on_every_version! {
         let from = SegmentSize::DEFAULT.floor(identity.flushed);
         let start = StreamStart { slot: None, from, timeline: identity.timeline };
         let mut stream = replication.start(&start).await?;
+        // A stream that has not sent anything yet is ended like any other session.
+        let StreamEvent::Data { .. } = stream.next().await? else {
+            bail!("the log since {from} was expected");
+        };
         let receive = async {
             let mut received = Received::default();
             loop {
