@@ -69,7 +69,9 @@ def drive(served, program):
     assert names == ["app", "postgres"], names
     assert az.database("show", "-n", "app")["status"] == "Online"
 
-    az.database("create", "-n", "fresh")
+    assert az.database("create", "-n", "fresh", "--tags", "env=test")["tags"] == {"env": "test"}
+    assert az.database("update", "-n", "fresh", "--tags", "env=prod", "by=me")["tags"] == {"env": "prod", "by": "me"}
+    assert az.database("show", "-n", "fresh")["tags"] == {"env": "prod", "by": "me"}
     assert served.sql("SELECT count(*) FROM pg_database WHERE datname = 'fresh'") == "1"
     az.database("delete", "-n", "fresh", "--yes")
     assert served.sql("SELECT count(*) FROM pg_database WHERE datname = 'fresh'") == "0"

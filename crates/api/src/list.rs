@@ -1,5 +1,7 @@
 //! Envelopes: a resource and a page of them.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -19,6 +21,9 @@ pub struct Resource<P> {
     /// Where it is, of those that are somewhere.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub location: Option<String>,
+    /// Names and values that users put on it, if it may have any.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tags: Option<BTreeMap<String, String>>,
     /// What it is.
     pub properties: P,
 }

@@ -1,5 +1,7 @@
 //! Restores: what is asked for, and what is told of one while and after it runs.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -16,6 +18,8 @@ pub const RECOVERABLE_TYPE: &str = "Microsoft.Sql/managedInstances/recoverableDa
 pub struct DatabaseRequest {
     /// How it is to be made.
     pub properties: Option<DatabaseRequestProperties>,
+    /// Names and values to put on it, instead of those it has.
+    pub tags: Option<BTreeMap<String, String>>,
 }
 
 /// How a database is to be made.

@@ -4,6 +4,8 @@
 //! A document holds the databases of one instance, living and deleted, whole. Each change is a new document
 //! with the next revision; the highest holds. What the values may be is the service's to judge.
 
+use std::collections::BTreeMap;
+
 use everpoint_pgformat::Oid;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -42,6 +44,9 @@ pub struct DatabasePolicy {
     pub deleted_at: Option<Timestamp>,
     /// Days of short-term retention: 1 to 35, of a deleted one 0 to 35.
     pub short_term_days: u8,
+    /// Names and values that users put on it. Absent in what older versions wrote.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
     /// Long-term retention; `None` when no copies are kept.
     pub long_term: Option<LongTermPeriods>,
 }
@@ -141,6 +146,7 @@ mod tests {
                 created_at: Timestamp::UNIX_EPOCH,
                 deleted_at: None,
                 short_term_days: days,
+                tags: BTreeMap::from([("env".to_owned(), "test".to_owned())]),
                 long_term: Some(LongTermPeriods {
                     weekly: "P4W".to_owned(),
                     monthly: "PT0S".to_owned(),

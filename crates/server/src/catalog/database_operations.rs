@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use sqlx::Row;
 
 use super::{
-    Catalog, CatalogError, OperationId, OperationKind, OperationRow, OperationState, microseconds,
-    operations::KEPT_OPERATIONS,
+    Catalog, CatalogError, OperationId, OperationKind, OperationRow, OperationState, Tags,
+    microseconds, operations::KEPT_OPERATIONS,
 };
 
 /// What was asked for.
@@ -82,6 +82,8 @@ pub struct DatabaseOperation {
     pub name: String,
     /// What was asked for.
     pub request: DatabaseRequest,
+    /// The tags that the database is to have.
+    pub tags: Tags,
     /// How often it was begun.
     pub attempts: u32,
     /// The server that works on it; empty while it is queued.
@@ -90,7 +92,7 @@ pub struct DatabaseOperation {
     pub holds: bool,
 }
 
-const COLUMNS: &str = "SELECT o.id, o.kind, o.instance, o.actor, o.state, o.phase, o.total_bytes, o.done_bytes, o.stored_bytes, o.started_us, o.ended_us, o.error_code, o.error_text, d.name, d.request, d.attempts, d.server, d.holds FROM operations o JOIN database_operations d ON d.operation = o.id";
+const COLUMNS: &str = "SELECT o.id, o.kind, o.instance, o.actor, o.state, o.phase, o.total_bytes, o.done_bytes, o.stored_bytes, o.started_us, o.ended_us, o.error_code, o.error_text, d.name, d.request, d.attempts, d.server, d.tags, d.holds FROM operations o JOIN database_operations d ON d.operation = o.id";
 
 impl Catalog {
     /// Queues an operation. False when another one holds the name; `holds` says whether this one is to.
@@ -114,12 +116,13 @@ impl Catalog {
             .execute(&mut *transaction)
             .await?;
         let request = serde_json::to_string(&operation.request).unwrap_or_default();
-        let done = sqlx::query("INSERT INTO database_operations (operation, instance, name, holds, attempts, server, request) VALUES ($1, $2, $3, $4, 0, '', $5) ON CONFLICT DO NOTHING")
+        let done = sqlx::query("INSERT INTO database_operations (operation, instance, name, holds, attempts, server, request, tags) VALUES ($1, $2, $3, $4, 0, '', $5, $6) ON CONFLICT DO NOTHING")
             .bind(row.id.to_string())
             .bind(&row.instance)
             .bind(&operation.name)
             .bind(i64::from(operation.holds))
             .bind(request)
+            .bind(operation.tags.to_json())
             .execute(&mut *transaction)
             .await?;
         if done.rows_affected() == 0 {
@@ -468,6 +471,7 @@ fn operation(row: &sqlx::any::AnyRow) -> Result<DatabaseOperation, CatalogError>
             what: "a request",
             value: text.to_owned(),
         })?,
+        tags: Tags::from_json(row.try_get("tags")?)?,
         attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
         server: row.try_get("server")?,
         holds: holds == 1,

@@ -4,7 +4,7 @@ use everpoint_repository::InstanceName;
 use jiff::Timestamp;
 use sqlx::{Any, Row, Transaction, any::AnyRow};
 
-use super::{Catalog, CatalogError, maybe_time, microseconds, time};
+use super::{Catalog, CatalogError, Tags, maybe_time, microseconds, time};
 use crate::policy::RetentionDays;
 
 /// A database as its server shows it.
@@ -35,6 +35,8 @@ pub struct DatabaseRow {
     pub retention: RetentionDays,
     /// When it was found to be gone.
     pub deleted_at: Option<Timestamp>,
+    /// Its tags.
+    pub tags: Tags,
 }
 
 /// The retention of databases that the catalog meets.
@@ -128,7 +130,7 @@ impl Catalog {
         &self,
         instance: &InstanceName,
     ) -> Result<Vec<DatabaseRow>, CatalogError> {
-        let rows = sqlx::query("SELECT oid, created_us, name, \"collation\", retention_days, deleted_us FROM databases WHERE instance = $1 ORDER BY name, created_us")
+        let rows = sqlx::query("SELECT oid, created_us, name, \"collation\", retention_days, deleted_us, tags FROM databases WHERE instance = $1 ORDER BY name, created_us")
             .bind(instance.as_str())
             .fetch_all(&self.pool)
             .await?;
@@ -144,7 +146,7 @@ impl Catalog {
         instance: &InstanceName,
         name: &str,
     ) -> Result<Vec<DatabaseRow>, CatalogError> {
-        let rows = sqlx::query("SELECT oid, created_us, name, \"collation\", retention_days, deleted_us FROM databases WHERE instance = $1 AND lower(name) = lower($2) ORDER BY name, created_us")
+        let rows = sqlx::query("SELECT oid, created_us, name, \"collation\", retention_days, deleted_us, tags FROM databases WHERE instance = $1 AND lower(name) = lower($2) ORDER BY name, created_us")
             .bind(instance.as_str())
             .bind(name)
             .fetch_all(&self.pool)
@@ -174,6 +176,25 @@ impl Catalog {
             .await?;
         Ok(())
     }
+
+    /// Sets the tags of the living database of a name. False when there is none.
+    ///
+    /// # Errors
+    /// When the catalog fails.
+    pub async fn set_tags(
+        &self,
+        instance: &InstanceName,
+        name: &str,
+        tags: &Tags,
+    ) -> Result<bool, CatalogError> {
+        let done = sqlx::query("UPDATE databases SET tags = $1 WHERE instance = $2 AND name = $3 AND deleted_us IS NULL")
+            .bind(tags.to_json())
+            .bind(instance.as_str())
+            .bind(name)
+            .execute(&self.pool)
+            .await?;
+        Ok(done.rows_affected() > 0)
+    }
 }
 
 pub(super) async fn insert(
@@ -181,7 +202,7 @@ pub(super) async fn insert(
     instance: &InstanceName,
     row: &DatabaseRow,
 ) -> Result<(), CatalogError> {
-    sqlx::query("INSERT INTO databases (instance, oid, created_us, name, \"collation\", retention_days, deleted_us) VALUES ($1, $2, $3, $4, $5, $6, $7)")
+    sqlx::query("INSERT INTO databases (instance, oid, created_us, name, \"collation\", retention_days, deleted_us, tags) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)")
         .bind(instance.as_str())
         .bind(i64::from(row.oid))
         .bind(microseconds(row.created_at))
@@ -189,6 +210,7 @@ pub(super) async fn insert(
         .bind(&row.collation)
         .bind(i64::from(row.retention.get()))
         .bind(row.deleted_at.map(microseconds))
+        .bind(row.tags.to_json())
         .execute(&mut **transaction)
         .await?;
     Ok(())
@@ -209,5 +231,6 @@ fn database(row: &AnyRow) -> Result<DatabaseRow, CatalogError> {
         created_at: time(row.try_get("created_us")?)?,
         retention: retention.map_err(|_| value("a retention", days))?,
         deleted_at: maybe_time(row, "deleted_us")?,
+        tags: Tags::from_json(row.try_get("tags")?)?,
     })
 }

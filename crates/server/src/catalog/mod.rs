@@ -14,6 +14,7 @@ mod operations;
 mod principals;
 mod rebuild;
 mod servers;
+mod tags;
 
 use jiff::Timestamp;
 use sqlx::{Any, AnyPool, Row, Transaction, any::AnyRow};
@@ -28,6 +29,7 @@ pub use operations::{EventRow, OperationId, OperationKind, OperationRow, Operati
 pub use principals::{PrincipalKind, PrincipalRow, SecretId, SecretRow};
 pub use rebuild::{Contents, InstanceContents};
 pub use servers::{LeaseRow, ServerId, Term};
+pub use tags::{Tags, TagsError};
 
 /// The steps that bring an older catalog up to this version, in their order.
 const MIGRATIONS: &[&str] = &[
@@ -36,6 +38,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("0003_long_term.sql"),
     include_str!("0004_database_operations.sql"),
     include_str!("0005_homes.sql"),
+    include_str!("0006_tags.sql"),
 ];
 /// The advisory lock in PostgreSQL under which servers that start at once migrate one after the other.
 const MIGRATION_LOCK: i64 = 0x6576_6572_706f_696e;

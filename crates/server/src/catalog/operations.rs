@@ -37,6 +37,8 @@ pub enum OperationKind {
     Delete,
     /// Changes how long something is kept.
     PolicyChange,
+    /// Sets a database's tags.
+    TagChange,
     /// Asks another operation to end.
     Cancel,
     /// Makes a long-term copy.
@@ -49,7 +51,7 @@ pub enum OperationKind {
 
 impl OperationKind {
     /// All there are.
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::FullBackup,
         Self::DifferentialBackup,
         Self::Expiry,
@@ -60,6 +62,7 @@ impl OperationKind {
         Self::Restore,
         Self::Delete,
         Self::PolicyChange,
+        Self::TagChange,
         Self::Cancel,
     ];
 
@@ -73,6 +76,7 @@ impl OperationKind {
             Self::Restore => "RestoreManagedDatabase",
             Self::Delete => "DropManagedDatabase",
             Self::PolicyChange => "PolicyChange",
+            Self::TagChange => "TagChange",
             Self::Cancel => "Cancel",
             Self::LongTermCopy => "LongTermCopy",
             Self::LongTermExpiry => "LongTermExpiry",
@@ -115,6 +119,7 @@ impl OperationKind {
             Self::Restore => "Restore of a database",
             Self::Delete => "Deletion of a database",
             Self::PolicyChange => "Change of a retention",
+            Self::TagChange => "Change of tags",
             Self::Cancel => "Cancellation of an operation",
             Self::LongTermCopy => "Long-term copy of a database",
             Self::LongTermExpiry => "Deletion of long-term copies whose time is over",

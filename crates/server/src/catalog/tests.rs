@@ -370,7 +370,9 @@ on_both! {
                 ..operation(number, 10 + i64::try_from(number).unwrap())
             };
             let (name, server) = ("app".to_owned(), String::new());
-            DatabaseOperation { row, name, request, attempts: 0, server, holds }
+            let pairs = [("env".to_owned(), number.to_string())];
+            let tags = Tags::new(pairs.into()).unwrap();
+            DatabaseOperation { row, name, request, tags, attempts: 0, server, holds }
         };
         let create = || DatabaseRequest::Create { collation: None };
         let one = asked(1, create(), true);

@@ -102,6 +102,7 @@ fn unfinished(
         name: making.name.clone(),
         kind: TYPE.to_owned(),
         location: Some(service.config().location.clone()),
+        tags: Some(making.tags.get().clone()),
         properties: DatabaseProperties {
             collation: None,
             status: match making.row.kind {
@@ -169,6 +170,7 @@ fn resource(
         name: row.name.clone(),
         kind: TYPE.to_owned(),
         location: Some(service.config().location.clone()),
+        tags: Some(row.tags.get().clone()),
         properties: DatabaseProperties {
             collation: Some(row.collation.clone()),
             status: match observed.server {

@@ -1,15 +1,22 @@
 //! Databases that are made, changed and deleted.
 
+use std::collections::BTreeMap;
+
 use everpoint_api::{ApiError, Code, restore::DatabaseRequest as Body};
 use everpoint_engine::transplant::name::{DatabaseName, NameError};
 use uuid::Uuid;
 
 use super::{asynchronous::accepted, database, instance, restore};
 use crate::{
-    catalog::{DatabaseOperation, DatabaseRequest, OperationKind, OperationState},
+    catalog::{
+        DatabaseOperation, DatabaseRequest, DatabaseRow, OperationKind, OperationState, Tags,
+    },
     http::Answer,
     service::{Caller, Observed, Service},
 };
+
+/// So many characters of tags are written down with the change of them.
+const SHOWN_TAGS: usize = 500;
 
 /// How a database is to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,8 +65,8 @@ pub fn actor(caller: &Caller<'_>) -> Result<Uuid, ApiError> {
     })
 }
 
-/// Makes or restores a database that is not there. One that is there is left as it is: nothing of it can be changed
-/// this way, and a PUT without `createMode` restores nothing.
+/// Makes or restores a database that is not there. Of one that is there nothing but its tags can be changed this way,
+/// and a PUT without `createMode` restores nothing.
 pub async fn put(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiError> {
     let observed = instance::known(service, caller)?;
     let name = caller.parameters.get("database");
@@ -67,6 +74,7 @@ pub async fn put(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiEr
         true => Body::default(),
         false => caller.json()?,
     };
+    let tags = checked(body.tags)?;
     let wish = body.properties.unwrap_or_default();
     let mode = wish
         .create_mode
@@ -79,6 +87,7 @@ pub async fn put(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiEr
     }
     match (mode, database::find(service, &observed, name).await?) {
         (CreateMode::Default, Some(row)) => {
+            let row = with_tags(service, caller, &observed, row, tags).await?;
             return Ok(database::answer(service, &observed, &row));
         }
         (_, Some(row)) => {
@@ -110,19 +119,58 @@ pub async fn put(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiEr
             );
         }
     };
+    let tags = tags.unwrap_or_default();
     let row = service
-        .enqueue(actor(caller)?, &observed.name, name, request)
+        .enqueue(actor(caller)?, &observed.name, name, request, tags)
         .await?;
     Ok(accepted(service, caller, &row))
 }
 
-/// Nothing of a database can be changed this way: tags are taken and not kept.
+/// Sets the tags of a database; nothing else of it can be changed this way.
 pub async fn patch(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiError> {
     let (observed, row) = database::living(service, caller).await?;
-    if !caller.body.is_empty() {
-        caller.json::<Body>()?;
-    }
+    let body: Body = match caller.body.is_empty() {
+        true => Body::default(),
+        false => caller.json()?,
+    };
+    let tags = checked(body.tags)?;
+    let row = with_tags(service, caller, &observed, row, tags).await?;
     Ok(database::answer(service, &observed, &row))
+}
+
+fn checked(tags: Option<BTreeMap<String, String>>) -> Result<Option<Tags>, ApiError> {
+    let tags = tags.map(Tags::new).transpose();
+    tags.map_err(|error| {
+        ApiError::new(Code::InvalidParameterValue, error.to_string()).about("tags")
+    })
+}
+
+/// A database with these tags instead of its own, if there are any given.
+async fn with_tags(
+    service: &Service,
+    caller: &Caller<'_>,
+    observed: &Observed,
+    row: DatabaseRow,
+    tags: Option<Tags>,
+) -> Result<DatabaseRow, ApiError> {
+    let Some(tags) = tags.filter(|tags| *tags != row.tags) else {
+        return Ok(row);
+    };
+    let (instance, name) = (&observed.name, &row.name);
+    let set = service.catalog().set_tags(instance, name, &tags).await;
+    if !set.map_err(|error| super::internal(&error))? {
+        return Err(super::not_found("database", name));
+    }
+    let shown = match tags.is_empty() {
+        true => "none".to_owned(),
+        false => tags.to_string().chars().take(SHOWN_TAGS).collect(),
+    };
+    let what = format!("tags of `{name}`: {shown}");
+    service
+        .note_done(OperationKind::TagChange, instance, actor(caller)?, &what)
+        .await;
+    service.store_policies(instance).await;
+    Ok(DatabaseRow { tags, ..row })
 }
 
 /// Deletes a database, or ends its being made.
@@ -138,7 +186,13 @@ pub async fn delete(service: &Service, caller: &Caller<'_>) -> Result<Answer, Ap
     check_name(&row.name)?;
     let request = DatabaseRequest::Delete { instead_of: None };
     let row = service
-        .enqueue(actor(caller)?, &observed.name, &row.name, request)
+        .enqueue(
+            actor(caller)?,
+            &observed.name,
+            &row.name,
+            request,
+            Tags::default(),
+        )
         .await?;
     Ok(accepted(service, caller, &row))
 }
@@ -155,7 +209,13 @@ async fn end_making(
         instead_of: Some(making.row.id),
     };
     let row = service
-        .enqueue(actor, &observed.name, &making.name, request)
+        .enqueue(
+            actor,
+            &observed.name,
+            &making.name,
+            request,
+            Tags::default(),
+        )
         .await?;
     match service.cancel_asked(&making.row, actor).await {
         // It has ended in this moment, or cannot be cancelled: then it ends, and the database goes behind that.

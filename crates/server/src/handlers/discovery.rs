@@ -140,6 +140,7 @@ fn the_group(service: &Service) -> Resource<GroupProperties> {
         name: service.config().resource_group.clone(),
         kind: "Microsoft.Resources/resourceGroups".to_owned(),
         location: Some(service.config().location.clone()),
+        tags: None,
         properties: GroupProperties {
             provisioning_state: "Succeeded".to_owned(),
         },

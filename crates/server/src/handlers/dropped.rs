@@ -86,6 +86,7 @@ fn resource(
         name,
         kind: DROPPED_TYPE.to_owned(),
         location: Some(service.config().location.clone()),
+        tags: None,
         properties: DroppedProperties {
             database_name: row.name.clone(),
             creation_date: WireTime::new(row.created_at),

@@ -46,6 +46,7 @@ fn resource(service: &Service, observed: &Observed) -> Resource<InstanceProperti
         name: observed.name.to_string(),
         kind: TYPE.to_owned(),
         location: Some(service.config().location.clone()),
+        tags: None,
         properties: InstanceProperties {
             provisioning_state: "Succeeded".to_owned(),
             state: match observed.server {

@@ -120,6 +120,7 @@ fn policy_resource(caller: &Caller<'_>, policy: &LongTermPolicy) -> Resource<Lon
         name: NAME.to_owned(),
         kind: LONG_TERM_TYPE.to_owned(),
         location: None,
+        tags: None,
         properties: LongTermProperties {
             weekly_retention: policy.weekly().to_string(),
             monthly_retention: policy.monthly().to_string(),
@@ -440,6 +441,7 @@ fn resource(
         name,
         kind: LONG_TERM_BACKUP_TYPE.to_owned(),
         location: None,
+        tags: None,
         properties: LongTermBackupProperties {
             managed_instance_name: instance.to_string(),
             database_name: database.clone(),

@@ -134,6 +134,7 @@ fn resource(
         name: id,
         kind: TYPE.to_owned(),
         location: None,
+        tags: None,
         properties: OperationProperties {
             managed_instance_name: row.instance.clone(),
             operation: row.kind.as_str().to_owned(),

@@ -53,6 +53,7 @@ fn resource(
         name: row.name.clone(),
         kind: RECOVERABLE_TYPE.to_owned(),
         location: Some(service.config().location.clone()),
+        tags: None,
         properties: RecoverableProperties {
             last_available_backup_date: WireTime::new(points.latest),
         },

@@ -198,6 +198,7 @@ pub async fn get_details(service: &Service, caller: &Caller<'_>) -> Result<Answe
         name: NAME.to_owned(),
         kind: DETAILS_TYPE.to_owned(),
         location: None,
+        tags: None,
         properties: details(&operation, kept.as_deref()),
     }))
 }

@@ -134,6 +134,7 @@ async fn preview(
         name: NAME.to_owned(),
         kind: kind.to_owned(),
         location: None,
+        tags: None,
         properties: ShortTermChangeProperties {
             retention_days: days.get().into(),
             current_retention_days: row.retention.get().into(),
@@ -181,6 +182,7 @@ fn short(caller: &Caller<'_>, kind: &str, days: RetentionDays) -> Short {
         name: NAME.to_owned(),
         kind: kind.to_owned(),
         location: None,
+        tags: None,
         properties: ShortTermProperties {
             retention_days: days.get().into(),
         },

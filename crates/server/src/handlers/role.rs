@@ -202,6 +202,7 @@ fn definition_of(service: &Service, role: &Role) -> Resource<DefinitionPropertie
         name: role.id.to_string(),
         kind: DEFINITION_TYPE.to_owned(),
         location: None,
+        tags: None,
         properties: DefinitionProperties {
             role_name: role.name.to_owned(),
             kind: "BuiltInRole".to_owned(),
@@ -236,6 +237,7 @@ fn assignment_of(
         name: assignment.id.to_string(),
         kind: ASSIGNMENT_TYPE.to_owned(),
         location: None,
+        tags: None,
         properties: AssignmentProperties {
             role_definition_id: definition_path(service, assignment.role),
             principal_id: assignment.principal,

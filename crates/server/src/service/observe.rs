@@ -260,6 +260,7 @@ pub(super) fn schedule(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::Tags;
 
     fn at(hours: i64) -> Timestamp {
         Timestamp::from_second(2_000_000_000 + hours * 3600).unwrap()
@@ -273,6 +274,7 @@ mod tests {
             created_at: at(created),
             retention: RetentionDays::of_living(days).unwrap(),
             deleted_at: deleted.map(at),
+            tags: Tags::default(),
         }
     }
 

@@ -102,6 +102,7 @@ fn policies(databases: &[DatabaseRow], long_term: &[LongTermRow]) -> Vec<Databas
             created_at: database.created_at,
             deleted_at: database.deleted_at,
             short_term_days: database.retention.get(),
+            tags: database.tags.get().clone(),
             long_term: long_term.map(|row| periods(&row.policy)),
         }
     };

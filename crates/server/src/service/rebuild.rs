@@ -10,7 +10,8 @@ use jiff::Timestamp;
 use super::{access_document, run};
 use crate::{
     catalog::{
-        Catalog, CatalogAddress, CatalogError, Contents, DatabaseRow, InstanceContents, LongTermRow,
+        Catalog, CatalogAddress, CatalogError, Contents, DatabaseRow, InstanceContents,
+        LongTermRow, Tags,
     },
     config::{Config, SecretError},
     policy::{LongTermPolicy, Period, RetentionDays, WeekOfYear},
@@ -181,6 +182,7 @@ fn database(stored: &DatabasePolicy) -> Result<DatabaseRow, String> {
         created_at: stored.created_at,
         retention: retention.map_err(|error| error.to_string())?,
         deleted_at: stored.deleted_at,
+        tags: Tags::new(stored.tags.clone()).map_err(|error| error.to_string())?,
     })
 }
 

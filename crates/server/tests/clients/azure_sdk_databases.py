@@ -35,13 +35,15 @@ def refused(code, call):
     raise AssertionError(f"{code} was expected")
 
 
-def make(instance, name, **properties):
+def make(instance, name, tags=None, **properties):
     body = {"location": "local", "properties": properties}
+    if tags is not None:
+        body["tags"] = tags
     return databases.begin_create_or_update(group, instance, name, body).result()
 
 
-def restore(instance, name, **properties):
-    return make(instance, name, createMode="PointInTimeRestore", **properties)
+def restore(instance, name, tags=None, **properties):
+    return make(instance, name, tags, createMode="PointInTimeRestore", **properties)
 
 
 def names(instance):
@@ -49,20 +51,27 @@ def names(instance):
 
 
 # An empty one.
-made = make(one, "fresh")
+made = make(one, "fresh", {"env": "test", "team": "sales"})
 assert (made.name, made.status) == ("fresh", "Online"), made
+assert made.tags == {"env": "test", "team": "sales"}, made
 assert "fresh" in names(one), names(one)
-assert make(one, "fresh").name == "fresh", "what is there is left as it is"
+assert make(one, "fresh").tags == made.tags, "what is there is left as it is"
+assert make(one, "fresh", {"env": "x"}).tags == {"env": "x"}
 refused("CannotUseReservedDatabaseName", lambda: make(one, "template1"))
 refused("CannotUseTrailingWhitespacesInDatabaseName", lambda: make(one, "x "))
 refused("InvalidParameterValue", lambda: make(one, "french", collation="nowhere_NO"))
 refused("InvalidParameterValue", lambda: make(one, "x", createMode="Sideways"))
-assert databases.begin_update(group, one, "fresh", {"tags": {"a": "b"}}).result().name == "fresh"
+refused("InvalidParameterValue", lambda: make(one, "fresh", {"a/b": "x"}))
+assert databases.begin_update(group, one, "fresh", {"tags": {"a": "b"}}).result().tags == {"a": "b"}
+assert databases.begin_update(group, one, "fresh", {}).result().tags == {"a": "b"}
+assert databases.get(group, one, "fresh").tags == {"a": "b"}
+assert databases.begin_update(group, one, "fresh", {"tags": {}}).result().tags == {}
 
 # As it was at a moment, in the same instance and in another one.
 source = databases.get(group, one, "app").id
-back = restore(one, "app_back", sourceDatabaseId=source, restorePointInTime=point)
+back = restore(one, "app_back", {"for": "a look"}, sourceDatabaseId=source, restorePointInTime=point)
 assert (back.name, back.status) == ("app_back", "Online"), back
+assert back.tags == {"for": "a look"}, back
 other = restore(two, "app_elsewhere", sourceDatabaseId=source, restorePointInTime=point)
 assert (other.name, other.status) == ("app_elsewhere", "Online"), other
 assert "/managedInstances/two/" in other.id, other.id

@@ -1,6 +1,6 @@
 //! A catalog that was lost is made anew from the repository.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use everpoint_repository::{
@@ -35,6 +35,7 @@ fn policy(oid: u32, name: &str, days: u8, deleted: Option<Timestamp>) -> Result<
         created_at: at(5)?,
         deleted_at: deleted,
         short_term_days: days,
+        tags: BTreeMap::from([("env".to_owned(), format!("{name} 1"))]),
         long_term: None,
     })
 }
@@ -189,10 +190,14 @@ async fn check(
                 row.name.as_str(),
                 row.retention.get(),
                 row.deleted_at,
+                row.tags.to_string(),
             )
         })
         .collect();
-    assert_eq!(found, [(5, "app", 21, None), (6, "old", 3, Some(at(500)?))]);
+    let tags = |text: &str| text.to_owned();
+    let app = (5, "app", 21, None, tags("env=app 1"));
+    let old = (6, "old", 3, Some(at(500)?), tags("env=old 1"));
+    assert_eq!(found, [app, old]);
     let long_term = service.catalog().long_term_policies(&one).await?;
     assert_eq!(long_term.len(), 1);
     let policy = &long_term[0].policy;

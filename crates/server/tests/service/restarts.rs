@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use everpoint_server::{
     catalog::{
         Catalog, CatalogAddress, DatabaseOperation, DatabaseRequest, OperationKind, OperationRow,
-        OperationState, RestoreRequest, RestoreSource,
+        OperationState, RestoreRequest, RestoreSource, Tags,
     },
     config::Config,
     http::Method,
@@ -373,6 +373,7 @@ async fn queue(catalog: &Catalog, point: &str) -> Result<uuid::Uuid> {
             },
             point: Some(point.parse()?),
         }),
+        tags: Tags::default(),
         attempts: 0,
         server: String::new(),
         holds: true,

@@ -278,7 +278,7 @@ mod tests {
 
     use super::*;
     use crate::catalog::{
-        DatabaseRequest, OperationKind, OperationRow, RestoreRequest, RestoreSource,
+        DatabaseRequest, OperationKind, OperationRow, RestoreRequest, RestoreSource, Tags,
     };
 
     fn operation(state: OperationState, phase: &str, done: u64) -> DatabaseOperation {
@@ -305,6 +305,7 @@ mod tests {
                 },
                 point: None,
             }),
+            tags: Tags::default(),
             attempts: 1,
             server: String::new(),
             holds: true,

@@ -16,7 +16,7 @@ use crate::{
     audit::Outcome,
     catalog::{
         CatalogError, DatabaseOperation, DatabaseRequest, OperationId, OperationKind, OperationRow,
-        OperationState,
+        OperationState, Tags,
     },
     service::{Service, thread, told},
 };
@@ -60,6 +60,7 @@ impl Service {
         instance: &InstanceName,
         name: &str,
         request: DatabaseRequest,
+        tags: Tags,
     ) -> Result<OperationRow, ApiError> {
         let open = self.catalog.open_database_operations().await;
         if open.map_err(|error| failed(&error))?.len() >= MAX_OPEN {
@@ -86,6 +87,7 @@ impl Service {
             row: row.clone(),
             name: name.to_owned(),
             request,
+            tags,
             attempts: 0,
             server: String::new(),
             holds: !waits,

@@ -119,6 +119,7 @@ impl Service {
         match &operation.request {
             DatabaseRequest::Create { collation } => {
                 self.create(operation, collation.as_deref(), teller).await?;
+                self.keep_tags(operation, teller).await;
                 Ok(None)
             }
             DatabaseRequest::Delete { .. } => {
@@ -127,7 +128,28 @@ impl Service {
             }
             DatabaseRequest::Restore(request) => {
                 let (restored, watch) = self.restore(operation, request, teller).await?;
+                self.keep_tags(operation, teller).await;
                 Ok(Some((Box::new(restored), watch)))
+            }
+        }
+    }
+
+    /// Puts on a new database the tags that were asked for. It is of use without them.
+    async fn keep_tags(&self, operation: &DatabaseOperation, teller: &Teller) {
+        let (name, tags) = (&operation.name, &operation.tags);
+        let Ok(instance) = operation.row.instance.parse() else {
+            return;
+        };
+        if tags.is_empty() {
+            return;
+        }
+        match self.catalog.set_tags(&instance, name, tags).await {
+            Ok(true) => self.store_policies(&instance).await,
+            Ok(false) => teller
+                .say("its tags are not kept, for it is not seen in the server yet. Set them again"),
+            Err(error) => {
+                tracing::warn!(error = %crate::chain(&error), "the catalog failed");
+                teller.say("its tags are not kept, for the catalog failed. Set them again");
             }
         }
     }

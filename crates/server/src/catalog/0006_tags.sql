@@ -1,0 +1,2 @@
+ALTER TABLE databases ADD COLUMN tags TEXT NOT NULL DEFAULT '{}';
+ALTER TABLE database_operations ADD COLUMN tags TEXT NOT NULL DEFAULT '{}';
