@@ -33,4 +33,5 @@ mod table;
 mod tablespaces;
 mod timelines;
 mod told_both_ways;
+mod unlogged;
 mod whole;

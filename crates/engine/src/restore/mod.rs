@@ -14,6 +14,7 @@ pub mod start;
 pub mod target;
 pub mod time_search;
 pub mod units;
+mod unlogged;
 pub mod writer;
 
 use std::path::{Path, PathBuf};

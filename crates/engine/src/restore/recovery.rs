@@ -18,6 +18,7 @@ use super::{
     replayable_log::{Part, ReplayableLog},
     selection::Selection,
     target::Stop,
+    unlogged,
 };
 use crate::{log::reader::SegmentReader, progress::Progress};
 
@@ -91,6 +92,7 @@ pub async fn place_log(
         if progress.is_cancelled() {
             return Err(RestoreError::Cancelled);
         }
+        remove_reset(plan, &part)?;
         let path = folder.join(part.name.to_string());
         append(&mut file, &path, &part)?;
         if part.ends_segment {
@@ -99,6 +101,15 @@ pub async fn place_log(
         progress.add_bytes(part.bytes.len() as u64);
     }
     Ok(reader.counts().tablespaces)
+}
+
+/// Removes what recovery would fail on, before it gets the log that has it fail.
+fn remove_reset(plan: &RestorePlan, part: &Part) -> Result<(), RestoreError> {
+    let version = plan.resolved.backup.version;
+    for relation in &part.reset {
+        unlogged::remove_all_but_init(&plan.request.to, version, *relation)?;
+    }
+    Ok(())
 }
 
 /// Writes the next part of a segment file, which nobody else may read. `file` is open from a file's first part to
@@ -366,6 +377,7 @@ impl Supplier {
                     let _ = fs::rename(&replayed, &unfinished);
                 }
             }
+            remove_reset(&self.plan, &part)?;
             append(&mut file, &unfinished, &part)?;
             progress.add_bytes(part.bytes.len() as u64);
             if part.ends_segment {

@@ -10,6 +10,7 @@
 
 use everpoint_pgformat::{
     Lsn,
+    relation::RelationId,
     wal::{
         decoder::WalDecoder,
         filter::{Databases, FilterCounts, Piece, WalFilter},
@@ -27,7 +28,7 @@ pub const PARTS_AHEAD: usize = 8;
 
 /// Segment files for recovery, in order, in parts.
 pub struct ReplayableLog {
-    filtered: mpsc::Receiver<Message<Piece, FilterCounts>>,
+    filtered: mpsc::Receiver<Message<Filtered, FilterCounts>>,
     names: SegmentNames,
     segment_size: SegmentSize,
     counts: FilterCounts,
@@ -44,6 +45,14 @@ pub struct Part {
     pub bytes: Vec<u8>,
     /// Whether they are the file's last.
     pub ends_segment: bool,
+    /// Relations for which an init fork is made in this part or soon behind. Recovery fails on other files of theirs.
+    pub reset: Vec<RelationId>,
+}
+
+/// Bytes, and the relations for which an init fork is made in them or behind.
+struct Filtered {
+    piece: Piece,
+    reset: Vec<RelationId>,
 }
 
 /// What one thread tells the next. A channel that ends without an end means that the thread is lost.
@@ -89,13 +98,15 @@ impl ReplayableLog {
     /// When log is missing, damaged or cannot be decoded.
     pub async fn next(&mut self) -> Result<Option<Part>, RestoreError> {
         match self.filtered.recv().await {
-            Some(Message::More(Piece { start, bytes })) => {
+            Some(Message::More(Filtered { piece, reset })) => {
+                let Piece { start, bytes } = piece;
                 let end = start.advance(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
                 Ok(Some(Part {
                     name: self.names.name(start),
                     ends_segment: self.segment_size.floor(end) == end,
                     start,
                     bytes,
+                    reset,
                 }))
             }
             Some(Message::End(counts)) => {
@@ -131,7 +142,7 @@ fn read_ahead(mut reader: SegmentReader) -> mpsc::Receiver<Message<Piece, ()>> {
 fn filter_ahead(
     mut read: mpsc::Receiver<Message<Piece, ()>>,
     mut filter: WalFilter,
-) -> mpsc::Receiver<Message<Piece, FilterCounts>> {
+) -> mpsc::Receiver<Message<Filtered, FilterCounts>> {
     let (sender, receiver) = mpsc::channel(PARTS_AHEAD);
     spawn_blocking(move || {
         let failed = |error| {
@@ -150,12 +161,14 @@ fn filter_ahead(
                 Some(Message::Failed(error)) => return failed(error),
                 None => return failed(RestoreError::TaskLost),
             };
-            let mut next = || match ends {
+            let next = |filter: &mut WalFilter| match ends {
                 true => filter.finish(),
                 false => filter.pop(),
             };
-            while let Some(piece) = next() {
-                if sender.blocking_send(Message::More(piece)).is_err() {
+            while let Some(piece) = next(&mut filter) {
+                let reset = filter.take_reset();
+                let message = Message::More(Filtered { piece, reset });
+                if sender.blocking_send(message).is_err() {
                     return;
                 }
             }

@@ -12,6 +12,9 @@
 //! makes them ones of a tablespace inside `pg_tblspc` (`create_tablespace_directories` in
 //! `src/backend/commands/tablespace.c`, 15 to 18).
 //!
+//! A filter also tells which relations an init fork is made for ([`WalFilter::take_reset`]): they are unlogged, and
+//! recovery fails on other files of theirs.
+//!
 //! Memory: what the decoder needs, and the pieces over which the record being read reaches.
 
 mod edit;
@@ -20,13 +23,18 @@ mod run;
 
 use std::collections::VecDeque;
 
-use crate::Lsn;
+use crate::{
+    Lsn,
+    relation::{Fork, RelationId},
+};
 
 use super::{
     decoder::{Next, WalDecoder},
     error::WalError,
     record::{Record, RecordHeader},
+    resource_manager::ResourceManager,
     segment::SegmentSize,
+    storage::StorageRecord,
 };
 
 use edit::Edit;
@@ -60,6 +68,8 @@ struct Editor {
     last: Option<(Lsn, Lsn)>,
     /// To be written over the log.
     edits: Vec<Edit>,
+    /// Relations whose init forks are made in what was decoded and not asked for.
+    reset: Vec<RelationId>,
     counts: FilterCounts,
 }
 
@@ -111,6 +121,7 @@ impl WalFilter {
                 run: None,
                 last: None,
                 edits: Vec::new(),
+                reset: Vec::new(),
                 counts: FilterCounts::default(),
             },
             held: VecDeque::new(),
@@ -129,6 +140,12 @@ impl WalFilter {
     /// What was done so far.
     pub fn counts(&self) -> FilterCounts {
         self.editor.counts
+    }
+
+    /// Relations for which an init fork is made in the bytes pushed since this was asked last, of the databases that
+    /// stay. Those in the bytes that [`WalFilter::pop`] gives are among them, and some of later ones.
+    pub fn take_reset(&mut self) -> Vec<RelationId> {
+        std::mem::take(&mut self.editor.reset)
     }
 
     /// Takes the next bytes, which begin where those before end.
@@ -228,6 +245,7 @@ impl Editor {
         }
         self.last = Some((start, start));
         self.end_run();
+        self.reset.extend(relation_reset(record));
         match verdict {
             Verdict::MakeTablespaceInside { location } => {
                 self.counts.tablespaces += 1;
@@ -260,5 +278,19 @@ impl Editor {
     fn end_run(&mut self) {
         self.edits
             .extend(self.run.take().and_then(|run| run.edit()));
+    }
+}
+
+/// The relation whose init fork a record makes. One that says too little is left to replay to complain of.
+fn relation_reset(record: &Record<'_>) -> Option<RelationId> {
+    if record.resource_manager() != ResourceManager::STORAGE {
+        return None;
+    }
+    match StorageRecord::parse(record) {
+        Ok(StorageRecord::Create {
+            relation,
+            fork: Fork::Init,
+        }) => Some(relation),
+        _ => None,
     }
 }
