@@ -8,4 +8,4 @@ mod scope;
 pub use action::{Action, ActionPattern};
 pub use decision::{Assignment, AssignmentId, Denied, PrincipalId, decide, may_see};
 pub use role::{BUILT_IN, Role, RoleId};
-pub use scope::{Scope, ScopeError, SubscriptionId};
+pub use scope::{Scope, ScopeError, SubscriptionId, segment};

@@ -2,13 +2,23 @@
 
 use std::fmt;
 
+use percent_encoding::{
+    AsciiSet, CONTROLS, PercentEncode, percent_decode_str, utf8_percent_encode,
+};
 use uuid::Uuid;
 
 /// A subscription's identifier.
 pub type SubscriptionId = Uuid;
 
 /// The most bytes of a scope's text that are looked at.
-const MAX_TEXT: usize = 1024;
+const MAX_TEXT: usize = 4096;
+/// What a name has otherwise than itself in a path that is printed.
+const ENCODED: &AsciiSet = &CONTROLS.add(b'%').add(b'/').add(b'\\').add(b'?').add(b'#');
+
+/// A name as one segment of a path that is printed.
+pub fn segment(name: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(name, ENCODED)
+}
 
 /// A place in the tree of resources. Names are compared without regard to case.
 #[derive(Clone, Debug, Eq)]
@@ -50,7 +60,7 @@ impl Scope {
         }
     }
 
-    /// Reads a decoded path.
+    /// Reads a path as it is printed.
     ///
     /// # Errors
     /// When it is none.
@@ -85,7 +95,8 @@ impl Scope {
                 }
             }
             let name = parts.next().filter(|name| !name.is_empty());
-            scope = scope.below(name.ok_or_else(error)?);
+            let name = percent_decode_str(name.ok_or_else(error)?).decode_utf8();
+            scope = scope.below(&name.map_err(|_| error())?);
         }
         match parts.next() {
             None => Ok(scope),
@@ -125,7 +136,7 @@ impl fmt::Display for Scope {
             "/databases/",
         ];
         for (label, name) in labels.iter().zip(&self.names) {
-            write!(f, "{label}{name}")?;
+            write!(f, "{label}{}", segment(name))?;
         }
         Ok(())
     }
@@ -173,6 +184,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn every_name_comes_back_as_it_was(name in "[^\\p{C}]{1,63}") {
+            let scope = Scope::subscription(Uuid::nil()).below("g").below("i").below(&name);
+            let read = Scope::parse(&scope.to_string()).unwrap();
+            prop_assert_eq!(&read.names[2], &name);
+        }
+
         #[test]
         fn what_is_read_is_printed_readably(text in "(/subscriptions/0f3a2b10-0000-4000-8000-000000000001)?(/resourceGroups/[a-zA-Z]{0,3})?(/providers/Microsoft.Sql/managedInstances/[a-z]{0,3})?(/databases/[^/]{0,3})?") {
             if let Ok(scope) = Scope::parse(&text) {

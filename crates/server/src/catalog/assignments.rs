@@ -38,6 +38,34 @@ impl Catalog {
         Ok(())
     }
 
+    /// Removes an assignment, unless nobody who is enabled has that role at that scope otherwise; says whether it did.
+    ///
+    /// # Errors
+    /// When the catalog fails.
+    pub async fn remove_assignment_but_the_last(
+        &self,
+        assignment: &Assignment,
+    ) -> Result<bool, CatalogError> {
+        let mut transaction = self.begin().await?;
+        // First, for it makes servers that do so at once wait for each other.
+        note_access(&mut transaction).await?;
+        sqlx::query("DELETE FROM assignments WHERE id = $1")
+            .bind(assignment.id.to_string())
+            .execute(&mut *transaction)
+            .await?;
+        let left = sqlx::query("SELECT a.id FROM assignments a JOIN principals p ON p.id = a.principal WHERE a.role = $1 AND a.scope = $2 AND p.disabled_us IS NULL LIMIT 1")
+            .bind(assignment.role.to_string())
+            .bind(assignment.scope.to_string())
+            .fetch_optional(&mut *transaction)
+            .await?;
+        if left.is_none() {
+            transaction.rollback().await?;
+            return Ok(false);
+        }
+        transaction.commit().await?;
+        Ok(true)
+    }
+
     /// All assignments with their beginnings, oldest first.
     ///
     /// # Errors
@@ -55,17 +83,24 @@ pub(super) async fn read(
     )
     .fetch_all(&mut **transaction)
     .await?;
-    rows.iter()
-        .map(|row| {
-            let scope: &str = row.try_get("scope")?;
+    let readable = rows.iter().filter_map(|row| {
+        let text: &str = row.try_get("scope").unwrap_or_default();
+        match Scope::parse(text) {
+            Ok(scope) => Some((row, scope)),
+            // What cannot be understood gives no right, and must not take those of everybody else.
+            Err(error) => {
+                tracing::error!(%error, "an assignment in the catalog counts for nothing");
+                None
+            }
+        }
+    });
+    readable
+        .map(|(row, scope)| {
             let assignment = Assignment {
                 id: uuid(row.try_get("id")?, "an assignment")?,
                 principal: uuid(row.try_get("principal")?, "a principal")?,
                 role: uuid(row.try_get("role")?, "a role")?,
-                scope: Scope::parse(scope).map_err(|_| CatalogError::Value {
-                    what: "a scope",
-                    value: scope.to_owned(),
-                })?,
+                scope,
             };
             Ok((assignment, time(row.try_get("created_us")?)?))
         })

@@ -26,6 +26,9 @@ pub enum TagsError {
     /// The same name twice.
     #[error("the tag name `{0}` is there twice: case makes no difference")]
     Twice(String),
+    /// A control character, which not every catalog can keep.
+    #[error("the tag `{0}` has a control character in its name or value")]
+    ControlCharacter(String),
     /// A value that is too long.
     #[error("the value of tag `{0}` is longer than {longest} characters", longest = Tags::LONGEST_VALUE)]
     ValueLength(String),
@@ -57,6 +60,10 @@ impl Tags {
             }
             if name.contains(|letter| Self::RESERVED.contains(letter)) {
                 return Err(TagsError::NameCharacter(name.clone()));
+            }
+            if name.contains(char::is_control) || value.contains(char::is_control) {
+                let shown = name.chars().filter(|letter| !letter.is_control());
+                return Err(TagsError::ControlCharacter(shown.collect()));
             }
             if value.chars().count() > Self::LONGEST_VALUE {
                 return Err(TagsError::ValueLength(name.clone()));
@@ -153,5 +160,7 @@ mod tests {
         let many: Vec<(&str, &str)> = many.iter().map(|name| (name.as_str(), "")).collect();
         assert_eq!(tags(&many), Err(TagsError::TooMany(51)));
         assert!(tags(&many[1..]).is_ok());
+        let control = Err(TagsError::ControlCharacter("a".to_owned()));
+        assert_eq!(tags(&[("a", "x\0")]), control);
     }
 }

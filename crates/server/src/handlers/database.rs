@@ -73,10 +73,10 @@ pub async fn making(
 ) -> Result<Option<DatabaseOperation>, ApiError> {
     let mut all = all_making(service, observed).await?;
     all.retain(|making| making.name.eq_ignore_ascii_case(name));
-    let exact = all.iter().position(|making| making.name == name);
-    Ok(match all.is_empty() {
-        true => None,
-        false => Some(all.swap_remove(exact.unwrap_or(0))),
+    Ok(match all.iter().position(|making| making.name == name) {
+        Some(exact) => Some(all.swap_remove(exact)),
+        None if all.len() == 1 => all.pop(),
+        None => None,
     })
 }
 
@@ -131,12 +131,15 @@ pub async fn living(
     let name = caller.parameters.get("database");
     match find(service, &observed, name).await? {
         Some(row) => Ok((observed, row)),
-        None => Err(super::not_found("database", name)),
+        None => match making(service, &observed, name).await? {
+            Some(making) => Err(super::database_write::conflict(&making)),
+            None => Err(super::not_found("database", name)),
+        },
     }
 }
 
-/// The living database of this name. PostgreSQL tells names of different case apart, so the exact name counts
-/// before one of another case.
+/// The living database of this name. PostgreSQL tells names of different case apart, so the exact name counts before one
+/// of another case, and of several of those none.
 pub async fn find(
     service: &Service,
     observed: &Observed,
@@ -148,10 +151,10 @@ pub async fn find(
         .await;
     let mut rows = rows.map_err(|error| super::internal(&error))?;
     rows.retain(|row| row.deleted_at.is_none());
-    let place = rows.iter().position(|row| row.name == name).unwrap_or(0);
-    Ok(match rows.is_empty() {
-        true => None,
-        false => Some(rows.swap_remove(place)),
+    Ok(match rows.iter().position(|row| row.name == name) {
+        Some(exact) => Some(rows.swap_remove(exact)),
+        None if rows.len() == 1 => rows.pop(),
+        None => None,
     })
 }
 

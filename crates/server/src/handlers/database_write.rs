@@ -97,7 +97,7 @@ pub async fn put(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiEr
             );
             return Err(ApiError::new(Code::ManagedDatabaseNameInUse, text).about(name));
         }
-        (_, None) => check_name(name)?,
+        (_, None) => check_new_name(name)?,
     }
     let request = match mode {
         CreateMode::Default => DatabaseRequest::Create {
@@ -224,7 +224,7 @@ async fn end_making(
     }
 }
 
-fn conflict(making: &DatabaseOperation) -> ApiError {
+pub(super) fn conflict(making: &DatabaseOperation) -> ApiError {
     let what = match (making.row.kind, making.row.state) {
         (OperationKind::Create, _) => "being created",
         (_, OperationState::Pending) => "waiting to be restored",
@@ -235,6 +235,21 @@ fn conflict(making: &DatabaseOperation) -> ApiError {
         making.name, making.row.id
     );
     ApiError::new(Code::ConflictingDatabaseOperation, text).about(&*making.name)
+}
+
+/// What no name has in Azure, and what paths would need to be written otherwise.
+const RESERVED: &str = "<>*%&:\\/?#";
+
+/// That a new database may be called so. One that is there may be called otherwise, too: SQL allows it.
+fn check_new_name(name: &str) -> Result<(), ApiError> {
+    check_name(name)?;
+    if name.contains(|letter| RESERVED.contains(letter)) || name.ends_with('.') {
+        let text = format!(
+            "the name `{name}` has one of {RESERVED}, or ends with a dot. Choose another one; SQL can make such a database, which is then backed up like others"
+        );
+        return Err(ApiError::new(Code::InvalidParameterValue, text).about(name));
+    }
+    Ok(())
 }
 
 /// That a database may be called so.
@@ -270,7 +285,13 @@ mod tests {
         }
         assert_eq!(code("a "), Code::CannotUseTrailingWhitespacesInDatabaseName);
         assert_eq!(code(&"x".repeat(64)), Code::InvalidParameterValue);
-        assert!(check_name("Größe 1").is_ok());
+        assert!(check_new_name("Größe 1").is_ok());
+        for name in ["a/b", "x%41", "..", "a?"] {
+            assert!(
+                check_name(name).is_ok() && check_new_name(name).is_err(),
+                "{name}"
+            );
+        }
     }
 
     #[test]

@@ -6,13 +6,11 @@ use everpoint_api::{
 };
 
 use crate::{
-    access::{Action, Scope},
+    access::Scope,
     chain,
     http::Answer,
     service::{Caller, Scheduling, Service},
 };
-
-const READ_SUBSCRIPTIONS: Action = Action::new("Microsoft.Resources/subscriptions/read");
 
 /// Whether requests can be answered and backups taken, and who schedules them.
 pub async fn ready(service: &Service) -> Answer {
@@ -98,8 +96,9 @@ pub fn tenants(service: &Service) -> Answer {
 }
 
 pub fn subscriptions(service: &Service, caller: &Caller<'_>) -> Answer {
-    let scope = Scope::subscription(service.subscription());
-    let visible = service.visible(caller, READ_SUBSCRIPTIONS)(&scope);
+    let all = service.assignments();
+    let mut given = all.iter().map(|(assignment, _)| Some(assignment.principal));
+    let visible = given.any(|principal| principal == caller.principal);
     Answer::ok(&List {
         value: visible
             .then(|| the_subscription(service))

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 
 use super::{database, instance};
 use crate::{
+    access::segment,
     catalog::DatabaseRow,
     http::Answer,
     service::{Caller, Observed, Service},
@@ -59,16 +60,23 @@ pub async fn find(
     };
     let now = Timestamp::now();
     let rows = database::rows(service, observed).await?;
-    Ok(rows
+    let mut fitting: Vec<DatabaseRow> = rows
         .into_iter()
-        .filter(|row| row.name == name && row.deleted_at.map(WireTime::new) == Some(deleted_at))
-        .find(|row| observed.points(row, now).is_some()))
+        .filter(|row| row.name.eq_ignore_ascii_case(name))
+        .filter(|row| row.deleted_at.map(WireTime::new) == Some(deleted_at))
+        .filter(|row| observed.points(row, now).is_some())
+        .collect();
+    Ok(match fitting.iter().position(|row| row.name == name) {
+        Some(exact) => Some(fitting.swap_remove(exact)),
+        None if fitting.len() == 1 => fitting.pop(),
+        None => None,
+    })
 }
 
 /// The path of a deleted database.
 pub fn path(service: &Service, observed: &Observed, name: &str) -> String {
     let instance = service.instance_scope(&observed.name);
-    format!("{instance}/restorableDroppedDatabases/{name}")
+    format!("{instance}/restorableDroppedDatabases/{}", segment(name))
 }
 
 fn resource(

@@ -16,11 +16,11 @@ use crate::{
 const READ: Action = Action::new("Microsoft.Sql/managedInstances/read");
 
 pub fn list(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiError> {
-    let visible = service.visible(caller, READ);
+    let permitted = service.permitted(caller, READ);
     let all = service.instances();
     let seen = all
         .iter()
-        .filter(|observed| visible(&service.instance_scope(&observed.name)))
+        .filter(|observed| permitted(&service.instance_scope(&observed.name)))
         .map(|observed| resource(service, observed))
         .collect();
     super::page(service, caller, seen)

@@ -12,13 +12,15 @@ use everpoint_api::{
 use everpoint_engine::long_term::LongTermError;
 use everpoint_repository::{InstanceName, long_term::LongTermCopy};
 use jiff::Timestamp;
+use url::form_urlencoded::Serializer;
 
 use super::{
     database,
+    restore::READ_BACKUPS,
     retention::{check_name, only, path},
 };
 use crate::{
-    access::{Action, Scope},
+    access::{Action, Scope, segment},
     catalog::{DatabaseRow, OperationKind},
     http::{Answer, Parameters, decoded_segments},
     policy::{LongTermPolicy, Period, WeekOfYear},
@@ -278,7 +280,9 @@ pub async fn of_identifier(
     }
     check_location(service, &parameters)?;
     let copy = found(service, caller, &parameters).await?;
-    service.require(caller, READ, &scope(service, &copy))?;
+    let place = scope(service, &copy);
+    service.require(caller, READ, &place)?;
+    service.require(caller, READ_BACKUPS, &place)?;
     Ok(copy)
 }
 
@@ -436,7 +440,8 @@ fn resource(
     let expires = copy.expires_at.filter(|_| copy.held_since.is_none());
     Resource {
         id: format!(
-            "{group}/providers/Microsoft.Sql/locations/{location}/longTermRetentionManagedInstances/{instance}/longTermRetentionDatabases/{database}/longTermRetentionManagedInstanceBackups/{name}"
+            "{group}/providers/Microsoft.Sql/locations/{location}/longTermRetentionManagedInstances/{instance}/longTermRetentionDatabases/{}/longTermRetentionManagedInstanceBackups/{name}",
+            segment(database)
         ),
         name,
         kind: LONG_TERM_BACKUP_TYPE.to_owned(),
@@ -483,10 +488,16 @@ fn page(
             .query
             .iter()
             .filter(|(name, _)| !matches!(name.to_ascii_lowercase().as_str(), "$skip" | "$top"))
-            .map(|(name, value)| format!("{name}={value}&"));
-        let top = top.map(|top| format!("&$top={}", top - taken));
-        let kept: String = kept.collect();
-        format!("{kept}$skip={next}{}", top.unwrap_or_default())
+            .fold(Serializer::new(String::new()), |mut kept, (name, value)| {
+                kept.append_pair(name, value);
+                kept
+            });
+        let mut kept = kept;
+        kept.append_pair("$skip", &next.to_string());
+        if let Some(top) = top {
+            kept.append_pair("$top", &(top - taken).to_string());
+        }
+        kept.finish()
     };
     let next_link = (!whole).then(|| {
         let base = service.config().base_url();

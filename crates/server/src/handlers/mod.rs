@@ -21,6 +21,7 @@ use std::error::Error;
 
 use everpoint_api::{ApiError, Code, List};
 use serde::Serialize;
+use url::form_urlencoded::Serializer;
 
 use crate::{
     http::{Answer, Endpoint},
@@ -89,7 +90,7 @@ pub async fn answer(
         Endpoint::AsyncStatus => operation::status(service, caller).await,
         Endpoint::RoleDefinitions => role::definitions(service, caller),
         Endpoint::RoleDefinition => role::definition(service, caller),
-        Endpoint::RoleAssignments => Ok(role::assignments(service, caller)),
+        Endpoint::RoleAssignments => role::assignments(service, caller),
         Endpoint::RoleAssignment => role::assignment(service, caller),
         Endpoint::RoleAssignmentPut => role::put(service, caller).await,
         Endpoint::RoleAssignmentDelete => role::delete(service, caller).await,
@@ -125,10 +126,16 @@ fn page<T: Serialize>(
             ApiError::new(Code::InvalidParameterValue, message).about("$skip")
         })?,
     };
-    let version = caller.query("api-version").unwrap_or_default();
     let link = |next: usize| {
+        let mut query = Serializer::new(String::new());
+        for (name, value) in &caller.query {
+            if !name.eq_ignore_ascii_case("$skip") {
+                query.append_pair(name, value);
+            }
+        }
+        query.append_pair("$skip", &next.to_string());
         let base = service.config().base_url();
-        format!("{base}{}?api-version={version}&$skip={next}", caller.path)
+        format!("{base}{}?{}", caller.path, query.finish())
     };
     Ok(Answer::ok(&List::page(all, skip, link)))
 }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::{database, instance};
 use crate::{
-    access::Action,
+    access::{Action, segment},
     catalog::DatabaseRow,
     http::Answer,
     service::{Caller, Observed, Service},
@@ -49,7 +49,7 @@ fn resource(
     let points = observed.points(row, Timestamp::now())?;
     let instance = service.instance_scope(&observed.name);
     Some(Resource {
-        id: format!("{instance}/recoverableDatabases/{}", row.name),
+        id: format!("{instance}/recoverableDatabases/{}", segment(&row.name)),
         name: row.name.clone(),
         kind: RECOVERABLE_TYPE.to_owned(),
         location: Some(service.config().location.clone()),

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Reading a database's backups to make another one of them.
-const READ_BACKUPS: Action =
+pub(super) const READ_BACKUPS: Action =
     Action::new("Microsoft.Sql/managedInstances/databases/readBackups/action");
 const SOURCE: &str = "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Sql/managedInstances/{instance}/databases/{database}";
 const DROPPED: &str = "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Sql/managedInstances/{instance}/restorableDroppedDatabases/{database}";

@@ -49,7 +49,7 @@ pub fn definition(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiE
 
 /// Assignments that hold at the scope or below it, or, with `atScope()`, at the scope itself and above; and
 /// those of one principal, with `principalId eq '…'` or `assignedTo('…')`.
-pub fn assignments(service: &Service, caller: &Caller<'_>) -> Answer {
+pub fn assignments(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiError> {
     let filter = caller
         .query("$filter")
         .unwrap_or_default()
@@ -60,7 +60,13 @@ pub fn assignments(service: &Service, caller: &Caller<'_>) -> Answer {
         .find_map(|start| filter.split_once(start))
         .and_then(|(_, rest)| rest.split('\'').next())
         .map(str::to_owned);
-    let visible = service.visible(caller, READ);
+    if !filter.trim().is_empty() && !at_scope && principal.is_none() {
+        let text = format!(
+            "`{filter}` is no filter of role assignments. It is atScope(), principalId eq 'ID' or assignedTo('ID')"
+        );
+        return Err(ApiError::new(Code::InvalidParameterValue, text).about("$filter"));
+    }
+    let permitted = service.permitted(caller, READ);
     let all = service.assignments();
     let seen = all.iter().filter(|(assignment, _)| {
         let place = match at_scope {
@@ -72,14 +78,10 @@ pub fn assignments(service: &Service, caller: &Caller<'_>) -> Answer {
         let whose = principal
             .as_ref()
             .is_none_or(|wanted| assignment.principal.to_string() == *wanted);
-        place && whose && visible(&assignment.scope)
+        place && whose && permitted(&assignment.scope)
     });
-    Answer::ok(&List {
-        value: seen
-            .map(|(found, since)| assignment_of(service, found, *since))
-            .collect(),
-        next_link: None,
-    })
+    let seen = seen.map(|(found, since)| assignment_of(service, found, *since));
+    super::page(service, caller, seen.collect())
 }
 
 pub fn assignment(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiError> {
@@ -138,6 +140,7 @@ pub async fn put(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiEr
     added.map_err(|error| super::internal(&error))?;
     let reloaded = service.reload_access().await;
     reloaded.map_err(|error| super::internal(&error))?;
+    audit(service, caller, "assigned", &wanted);
     Ok(Answer::json(201, &assignment_of(service, &wanted, now)))
 }
 
@@ -146,24 +149,47 @@ pub async fn delete(service: &Service, caller: &Caller<'_>) -> Result<Answer, Ap
     let Some((found, since)) = named(service, caller)? else {
         return Ok(Answer::empty(204));
     };
-    let all = service.assignments();
-    let is_owner = |assignment: &Assignment| {
-        assignment.scope == Scope::subscription(service.subscription())
-            && Role::by_id(assignment.role).is_some_and(|role| role.name == "Owner")
+    let is_owner = found.scope == Scope::subscription(service.subscription())
+        && Role::by_id(found.role).is_some_and(|role| role.name == "Owner");
+    let removed = match is_owner {
+        true => {
+            service
+                .catalog()
+                .remove_assignment_but_the_last(&found)
+                .await
+        }
+        false => service
+            .catalog()
+            .remove_assignment(found.id)
+            .await
+            .map(|()| true),
     };
-    let owners = all
-        .iter()
-        .filter(|(assignment, _)| is_owner(assignment))
-        .count();
-    if is_owner(&found) && owners == 1 {
-        let text = "this is the subscription's last owner. Assign the role to somebody else first";
+    if !removed.map_err(|error| super::internal(&error))? {
+        let text = "nobody else who can sign in is the subscription's owner. Assign the role to somebody else first";
         return Err(ApiError::new(Code::LastOwnerAssignment, text));
     }
-    let removed = service.catalog().remove_assignment(found.id).await;
-    removed.map_err(|error| super::internal(&error))?;
     let reloaded = service.reload_access().await;
     reloaded.map_err(|error| super::internal(&error))?;
+    audit(service, caller, "taken away", &found);
     Ok(Answer::ok(&assignment_of(service, &found, since)))
+}
+
+/// Writes down whose rights changed.
+fn audit(service: &Service, caller: &Caller<'_>, what: &str, assignment: &Assignment) {
+    let role = Role::by_id(assignment.role).map_or("an unknown role", |role| role.name);
+    let detail = format!(
+        "{role} {what}: principal {}, assignment {}",
+        assignment.principal, assignment.id
+    );
+    let actor = caller
+        .principal
+        .map_or_else(String::new, |id| id.to_string());
+    service.audit_done(
+        &actor,
+        ASSIGNMENT_TYPE,
+        &assignment.scope.to_string(),
+        detail,
+    );
 }
 
 fn name(caller: &Caller<'_>) -> Result<Uuid, ApiError> {

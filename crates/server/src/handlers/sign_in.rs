@@ -65,9 +65,7 @@ pub async fn sign_in(
     };
     let text = claimed.text();
     if !service.may_try(&text) {
-        service.audit_sign_in(&text, None);
-        let text = "too many attempts failed. Wait a minute";
-        return Err((429, "temporarily_unavailable", text));
+        return Err(too_many(service, &text));
     }
     let now = Timestamp::now();
     let principals = service.principals();
@@ -90,16 +88,33 @@ pub async fn sign_in(
         .acquire()
         .await
         .map_err(|_| busy)?;
+    // Others may have failed while this one waited for its turn.
+    if !service.may_try(&text) {
+        return Err(too_many(service, &text));
+    }
     let check = move || {
         let mut hashes = hashes.into_iter().map(SecretHash::from_text);
         hashes.any(|hash| hash.matches(&secret))
     };
     let matches = tokio::task::spawn_blocking(check).await.unwrap_or(false);
-    drop(permit);
     let principal = principal.filter(|_| matches && known);
-    service.audit_sign_in(&text, principal.map(|row| row.id));
     if principal.is_none() {
         service.note_failed_attempt(&text);
     }
-    principal.cloned().ok_or(wrong)
+    drop(permit);
+    let written = service.audit_sign_in(&text, principal.map(|row| row.id));
+    let principal = principal.ok_or(wrong)?;
+    match written {
+        true => Ok(principal.clone()),
+        false => {
+            let text = "the audit log cannot be written, so nobody signs in. See the service's log";
+            Err((503, "temporarily_unavailable", text))
+        }
+    }
+}
+
+fn too_many(service: &Service, claimed: &str) -> Refusal {
+    service.audit_sign_in(claimed, None);
+    let text = "too many attempts failed. Wait a minute";
+    (429, "temporarily_unavailable", text)
 }

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use everpoint_api::{ApiError, Code};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Request, Response, body::Incoming, header, service::service_fn};
+use hyper::{Request, Response, StatusCode, body::Incoming, header, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -104,6 +104,9 @@ struct Connection {
 impl Connection {
     async fn run(self, stream: TcpStream, acceptor: TlsAcceptor, mut stop: watch::Receiver<bool>) {
         let _ = stream.set_nodelay(true);
+        // Whoever does not read its answers is given up, too.
+        let unread = u32::try_from(PATIENCE.as_millis()).unwrap_or(u32::MAX);
+        let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, unread);
         let Ok(Ok(stream)) = timeout(PATIENCE, acceptor.accept(stream)).await else {
             return;
         };
@@ -184,5 +187,10 @@ fn response(answer: Answer) -> Response<Full<Bytes>> {
     }
     builder
         .body(Full::new(Bytes::from(answer.body)))
-        .unwrap_or_else(|_| Response::new(Full::default()))
+        .unwrap_or_else(|error| {
+            tracing::error!(%error, "an answer cannot be sent");
+            let mut failed = Response::new(Full::default());
+            *failed.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            failed
+        })
 }

@@ -6,7 +6,7 @@ use url::form_urlencoded;
 /// The most segments of a path, and pairs of a query, that are looked at.
 const MAX_PARTS: usize = 64;
 
-/// A path's segments, decoded. None when one is not UTF-8 or there are too many.
+/// A path's segments, decoded. None when one is not UTF-8 or has a control character, or there are too many.
 pub fn decoded_segments(path: &str) -> Option<Vec<String>> {
     let segments: Vec<String> = path
         .split('/')
@@ -15,7 +15,8 @@ pub fn decoded_segments(path: &str) -> Option<Vec<String>> {
         .map(|segment| percent_decode_str(segment).decode_utf8().map(String::from))
         .collect::<Result<_, _>>()
         .ok()?;
-    (segments.len() <= MAX_PARTS).then_some(segments)
+    let is_text = |segment: &String| !segment.contains(char::is_control);
+    (segments.len() <= MAX_PARTS && segments.iter().all(is_text)).then_some(segments)
 }
 
 /// A query's or form's pairs, decoded.
@@ -85,6 +86,7 @@ mod tests {
     #[test]
     fn paths_that_are_no_text_or_too_long_are_refused() {
         assert_eq!(decoded_segments("/%FF"), None);
+        assert_eq!(decoded_segments("/a%00"), None);
         assert_eq!(decoded_segments(&"/a".repeat(65)), None);
         assert_eq!(decoded_segments("//a//").unwrap(), ["a"]);
     }

@@ -12,6 +12,11 @@ use crate::{
     http::{Answer, Method, Missing, Need, Parameters, Route, decoded_segments, find, query_pairs},
 };
 
+/// The longest path, and the longest query, in bytes.
+const MAX_ADDRESS_BYTES: usize = 8 << 10;
+/// The longest name in a path, in bytes: of a resource group in Azure with its letters, of a database in PostgreSQL.
+const MAX_NAME_BYTES: usize = 360;
+
 /// A request.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
@@ -62,7 +67,13 @@ impl Caller<'_> {
     /// # Errors
     /// [`Code::InvalidRequestContent`].
     pub fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, ApiError> {
-        serde_json::from_slice(self.body).map_err(|error| {
+        // A list would be read as an object's members in their order.
+        let is_object = self.body.trim_ascii_start().first() == Some(&b'{');
+        let read = match is_object {
+            true => serde_json::from_slice(self.body),
+            false => Err(serde::de::Error::custom("it is no object")),
+        };
+        read.map_err(|error: serde_json::Error| {
             let text = format!("the body is not the JSON that is expected here: {error}");
             ApiError::new(Code::InvalidRequestContent, text)
         })
@@ -95,10 +106,14 @@ impl Service {
     }
 
     async fn try_answer(&self, wanted: &Wanted<'_>) -> Result<Answer, ApiError> {
+        if wanted.path.len().max(wanted.query.len()) > MAX_ADDRESS_BYTES {
+            let text = format!("path and query may have {MAX_ADDRESS_BYTES} bytes each");
+            return Err(ApiError::new(Code::InvalidParameterValue, text));
+        }
         let segments = decoded_segments(wanted.path).ok_or_else(|| {
             ApiError::new(
                 Code::InvalidParameterValue,
-                "the path is not UTF-8, or too deep",
+                "the path is not UTF-8, has control characters, or is too deep",
             )
         })?;
         let (route, parameters) =
@@ -130,7 +145,7 @@ impl Service {
         if wanted.path.len() > 1
             && segments
                 .first()
-                .is_some_and(|first| first == "subscriptions")
+                .is_some_and(|first| first.eq_ignore_ascii_case("subscriptions"))
         {
             check_api_version(caller.query("api-version"))?;
         }
@@ -250,6 +265,19 @@ impl Service {
         }
     }
 
+    /// Whether somebody may do something at a scope itself; for leaving out of lists.
+    pub fn permitted(
+        &self,
+        caller: &Caller<'_>,
+        action: Action,
+    ) -> impl Fn(&Scope) -> bool + use<> {
+        let (held, principal) = (self.assignments(), caller.principal);
+        move |scope| {
+            let given = held.iter().map(|(assignment, _)| assignment);
+            principal.is_some_and(|principal| decide(given, principal, action, scope).is_ok())
+        }
+    }
+
     fn scope_of(&self, parameters: &Parameters) -> Result<Scope, ApiError> {
         let Some(text) = parameters.find("subscription") else {
             return Ok(Scope::subscription(self.subscription));
@@ -260,7 +288,15 @@ impl Service {
         })?;
         let names = ["group", "instance", "database"];
         let names = names.iter().map_while(|name| parameters.find(name));
-        Ok(names.fold(Scope::subscription(id), |scope, name| scope.below(name)))
+        let mut scope = Scope::subscription(id);
+        for name in names {
+            if name.len() > MAX_NAME_BYTES {
+                let text = format!("a name in the path has more than {MAX_NAME_BYTES} bytes");
+                return Err(ApiError::new(Code::InvalidParameterValue, text));
+            }
+            scope = scope.below(name);
+        }
+        Ok(scope)
     }
 
     /// That the subscription and the group are the ones there are. Comes after the decision, so that whoever

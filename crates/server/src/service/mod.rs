@@ -283,8 +283,8 @@ impl Service {
         self.attempts.take(who.to_owned(), Instant::now());
     }
 
-    /// Writes down an attempt to sign in as `claimed`.
-    pub fn audit_sign_in(&self, claimed: &str, principal: Option<Uuid>) {
+    /// Writes down an attempt to sign in as `claimed`. False when that cannot be.
+    pub fn audit_sign_in(&self, claimed: &str, principal: Option<Uuid>) -> bool {
         let entry = Entry {
             time: Timestamp::now(),
             principal: principal.map_or_else(|| "unknown".to_owned(), |id| id.to_string()),
@@ -296,9 +296,16 @@ impl Service {
             },
             detail: Some(claimed.to_owned()),
         };
-        if let Err(error) = self.audit.append(&entry) {
-            tracing::error!(error = %crate::chain(&error), "the audit log failed");
+        let written = self.audit.append(&entry);
+        if let Err(error) = &written {
+            tracing::error!(error = %crate::chain(error), "the audit log failed");
         }
+        written.is_ok()
+    }
+
+    /// Writes down what was done at somebody's request. A failure is told, and does not undo it.
+    pub fn audit_done(&self, principal: &str, action: &str, scope: &str, detail: String) {
+        self.audit_as(principal, action, scope, Outcome::Done, Some(detail));
     }
 
     /// Writes down what the service did by itself. A failure is told, and does not undo what was done.

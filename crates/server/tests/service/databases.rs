@@ -251,6 +251,31 @@ async fn a_restore_needs_the_right_on_its_source_and_who_asked_may_follow_it() -
         time(&answer["properties"]["earliestRestorePoint"])
     })
     .await?;
+    one.sql("postgres", "CREATE DATABASE \"twin\"").await?;
+    let made = owner
+        .ask(Method::Put, &database("a%2Fb"), VERSION, "{}")
+        .await;
+    assert_eq!(code(&json(&made)), "InvalidParameterValue");
+    eventually(&owner, &database("TWIN"), "another database", |answer| {
+        (answer["name"] == "twin").then_some(())
+    })
+    .await?;
+    // Which of two is meant is not guessed.
+    one.sql("postgres", "CREATE DATABASE \"Twin\"").await?;
+    eventually(&owner, &database("Twin"), "its twin", |answer| {
+        (answer["name"] == "Twin").then_some(())
+    })
+    .await?;
+    assert_eq!(owner.get(&database("TWIN")).await.0, 404);
+    assert_eq!(delete(&owner, &database("TWIN")).await.status, 204);
+    assert_eq!(
+        one.value(
+            "postgres",
+            "SELECT count(*) FROM pg_database WHERE datname ILIKE 'twin'"
+        )
+        .await?,
+        "2"
+    );
     let point = moment(&owner, &one, &database("app")).await?;
     let body = format!(
         "{{\"properties\":{{\"createMode\":\"PointInTimeRestore\",\"sourceDatabaseId\":\"{}\",\"restorePointInTime\":\"{point}\"}}}}",

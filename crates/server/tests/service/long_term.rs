@@ -278,6 +278,13 @@ async fn copies_follow_the_policy(server: Server) -> Result<()> {
     let absent = id.replace(&copy.id.to_string()[..8], "00000000");
     let (status, answer) = owner.put(&again, &restore(&absent)).await;
     assert_eq!((status, code(&answer)), (404, "LTRBackupNotExists"));
+    // Who may read of a copy that it is there may not have its contents.
+    let guest = Somebody::new(service).await?;
+    let scope = service.instance_scope(&"one".parse()?);
+    guest.with("Reader", &scope.below("app")).await?;
+    guest.with("Contributor", &scope.below("again")).await?;
+    let (status, answer) = guest.put(&again, &restore(id)).await;
+    assert_eq!((status, code(&answer)), (403, "AuthorizationFailed"));
     let (status, answer) = owner.put(&again, &restore(id)).await;
     assert_eq!(status, 202, "{answer}");
     eventually(&owner, &again, "the restored database", |answer| {

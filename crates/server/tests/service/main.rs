@@ -7,6 +7,7 @@ mod identity;
 mod live;
 mod long_term;
 mod rebuilt;
+mod resisting;
 mod restarts;
 mod retention;
 mod shared;
