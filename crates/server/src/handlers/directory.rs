@@ -3,7 +3,7 @@
 //! Everybody may look up themselves; others are seen by those who may read role assignments anywhere.
 
 use everpoint_api::{
-    ApiError, List,
+    ApiError,
     directory::{IdsWish, Principal},
 };
 
@@ -22,12 +22,12 @@ pub fn by_ids(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiError
     let wish: IdsWish = caller.json()?;
     let ids = wish.ids.get(..MAX_IDS).unwrap_or(&wish.ids);
     let asked = |row: &PrincipalRow| ids.contains(&row.id);
-    Ok(Answer::ok(&list(service, caller, asked)))
+    super::page(service, caller, list(service, caller, asked))
 }
 
 /// `$filter` holds the identifier of a client or a principal somewhere between quotes:
 /// `servicePrincipalNames/any(c:c eq '…')`, `appId eq '…'`.
-pub fn service_principals(service: &Service, caller: &Caller<'_>) -> Answer {
+pub fn service_principals(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiError> {
     let filter = caller.query("$filter").map(str::to_ascii_lowercase);
     let named = |row: &PrincipalRow| {
         filter.as_ref().is_none_or(|filter| {
@@ -39,24 +39,21 @@ pub fn service_principals(service: &Service, caller: &Caller<'_>) -> Answer {
         })
     };
     let asked = |row: &PrincipalRow| row.kind == PrincipalKind::ServicePrincipal && named(row);
-    Answer::ok(&list(service, caller, asked))
+    super::page(service, caller, list(service, caller, asked))
 }
 
 fn list(
     service: &Service,
     caller: &Caller<'_>,
     asked: impl Fn(&PrincipalRow) -> bool,
-) -> List<Principal> {
+) -> Vec<Principal> {
     let whole = Scope::subscription(service.subscription());
     let sees_others = service.visible(caller, READ)(&whole);
     let principals = service.principals();
     let seen = principals
         .iter()
         .filter(|row| asked(row) && (sees_others || Some(row.id) == caller.principal));
-    List {
-        value: seen.map(of).collect(),
-        next_link: None,
-    }
+    seen.map(of).collect()
 }
 
 fn of(row: &PrincipalRow) -> Principal {

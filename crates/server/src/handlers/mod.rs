@@ -47,7 +47,7 @@ pub async fn answer(
         Endpoint::ManagedIdentityToken => Ok(managed_identity::token(service, caller).await),
         Endpoint::AdfsConfiguration => Ok(token::adfs(service)),
         Endpoint::DirectoryObjects => directory::by_ids(service, caller),
-        Endpoint::ServicePrincipals => Ok(directory::service_principals(service, caller)),
+        Endpoint::ServicePrincipals => directory::service_principals(service, caller),
         Endpoint::OpenIdConfiguration => token::openid(service, caller),
         Endpoint::KeySet => token::key_set(service, caller),
         Endpoint::Tenants => Ok(discovery::tenants(service)),

@@ -32,7 +32,11 @@ pub fn refused((status, error, text): Refusal) -> Answer {
         error: error.to_owned(),
         error_description: text.to_owned(),
     };
-    Answer::json(status, &body)
+    let answer = Answer::json(status, &body);
+    match status {
+        429 | 503 => answer.with("retry-after", "5"),
+        _ => answer,
+    }
 }
 
 async fn grant(service: &Service, caller: &Caller<'_>) -> Result<TokenAnswer, Refusal> {

@@ -15,6 +15,20 @@ pub enum Method {
 }
 
 impl Method {
+    /// All there are.
+    pub const ALL: [Self; 5] = [Self::Get, Self::Put, Self::Post, Self::Patch, Self::Delete];
+
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Put => "PUT",
+            Self::Post => "POST",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+        }
+    }
+
     /// By its name.
     pub fn parse(text: &str) -> Option<Self> {
         match text {

@@ -101,6 +101,9 @@ impl Service {
     pub async fn answer(&self, wanted: &Wanted<'_>) -> Answer {
         match self.try_answer(wanted).await {
             Ok(answer) => answer,
+            Err(error) if error.code == Code::MethodNotAllowed => {
+                Answer::from(error).with("allow", allowed(wanted.path))
+            }
             Err(error) => error.into(),
         }
     }
@@ -315,6 +318,16 @@ impl Service {
             _ => Ok(()),
         }
     }
+}
+
+/// The methods that a path takes.
+fn allowed(path: &str) -> String {
+    let segments = decoded_segments(path).unwrap_or_default();
+    let taken = Method::ALL
+        .into_iter()
+        .filter(|method| find(Some(*method), &segments).is_ok());
+    let names: Vec<&str> = taken.map(Method::as_str).collect();
+    names.join(", ")
 }
 
 /// Any version of the published form is taken: `2023-08-01`, `2024-05-01-preview`.

@@ -75,6 +75,13 @@ async fn an_assignment_at_an_odd_name_is_like_others_and_written_down() -> Resul
         }
     }
     let all = format!("{group}/providers/Microsoft.Authorization/roleAssignments");
+    let wrong = owner.ask(Method::Patch, &all, VERSION, "").await;
+    assert_eq!(wrong.status, 405);
+    assert!(
+        wrong.headers.contains(&("allow", "GET".to_owned())),
+        "{:?}",
+        wrong.headers
+    );
     let filter = format!("{VERSION}&$filter=principalId%20eq%20{}", other.id);
     let unquoted = owner.ask(Method::Get, &all, &filter, "").await;
     assert_eq!(code(&json(&unquoted)), "InvalidParameterValue");
