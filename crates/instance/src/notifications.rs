@@ -46,6 +46,14 @@ pub enum NotificationError {
     Ended,
 }
 
+impl NotificationError {
+    /// Whether the server takes no such statement, as a standby takes none.
+    pub fn is_read_only(&self) -> bool {
+        const READ_ONLY_SQL_TRANSACTION: &str = "25006";
+        matches!(self, Self::Query(error) if error.code() == Some(READ_ONLY_SQL_TRANSACTION))
+    }
+}
+
 impl Notifications {
     /// Listens on [`CHANNEL`] with a session of its own in [`ConnectionSpec::database`]. Only sessions in
     /// the same database are heard.

@@ -1,5 +1,7 @@
 //! A repository: made, opened, and what it holds.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -540,12 +542,21 @@ impl Repository {
         lsn: Lsn,
     ) -> Result<Option<Timestamp>, RepositoryError> {
         let mut latest = None;
-        for info in self.store.list(&layout::marks(name)).await? {
+        let mut left = self.store.list(&layout::marks(name)).await?;
+        let mut seen = BTreeSet::new();
+        while let Some(info) = left.pop() {
             let Some((_, id)) = layout::parse_last(&info.path) else {
                 continue;
             };
-            let mark: MarkDocument =
-                document::read(&self.store, &self.keys, &info.path, id).await?;
+            let read = document::read(&self.store, &self.keys, &info.path, id).await;
+            if let Err(ObjectError::Store(StoreError::Missing { .. })) = &read
+                && seen.insert(info.path)
+            {
+                // A later one took its place.
+                left = self.store.list(&layout::marks(name)).await?;
+                continue;
+            }
+            let mark: MarkDocument = read?;
             if mark.timeline == timeline && mark.lsn == lsn {
                 latest = latest.max(Some(mark.complete_at));
             }

@@ -78,6 +78,32 @@ on_15_and_18! {
         everpoint.verify()
     }
 
+    /// Without a receiver it receives the log itself.
+    async fn a_backup_waits_for_a_slot_that_others_hold_no_longer_than_it_may(server: Server) -> Result<()> {
+        let everpoint = Everpoint::new()?;
+        let cluster = Cluster::builder(server.major()).tablespace("log").start().await?;
+        everpoint.add(&cluster)?;
+        everpoint.back_up()?;
+        let directory = cluster.tablespace_directory("log");
+        let mut holder = server.command("pg_receivewal")?;
+        holder.arg("-d").arg(cluster.connection_string("postgres"));
+        holder.args(["-S", "everpoint_main", "-D"]).arg(directory);
+        let mut holder = holder.spawn()?;
+        let held = "SELECT active FROM pg_replication_slots";
+        until("the slot is held", async || Ok(cluster.value("postgres", held).await? == "t")).await?;
+        let late = everpoint.run(["backup", "main", "--log-wait", "1s"])?.expect(1);
+        late.says("within 1 s. Receiving it failed").says("everpoint_main");
+        let mut cancelled = everpoint.start(["backup", "main"])?;
+        let waits = "SELECT count(*) = 2 FROM pg_locks WHERE locktype = 'advisory'";
+        until("it waits", async || Ok(cluster.value("postgres", waits).await? == "t")).await?;
+        cancelled.signal(Signal::INT)?;
+        cancelled.wait().await?.expect(1).says("interrupted");
+        assert_eq!(everpoint.backup_ids()?.len(), 1);
+        holder.kill().await?;
+        everpoint.back_up()?;
+        everpoint.verify()
+    }
+
     async fn an_interrupted_backup_ends_and_leaves_nothing(server: Server) -> Result<()> {
         let everpoint = Everpoint::new()?;
         let cluster = Cluster::builder(server.major()).start().await?;

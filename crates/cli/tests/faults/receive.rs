@@ -11,7 +11,10 @@ use serde_json::Value;
 
 use crate::{
     on_15_and_18,
-    support::{Everpoint, FlushedWatch, Proxy, Running, random_below, stored_until, until},
+    support::{
+        Everpoint, Finished, FlushedWatch, Halted, Proxy, Running, random_below, stored_until,
+        until,
+    },
 };
 
 const RECEIVE: [&str; 5] = ["wal", "receive", "main", "--interval", "1s"];
@@ -51,6 +54,14 @@ fn assert_whole(status: &Value, lsn: Lsn) -> Result<()> {
         .parse()?;
     assert!(latest >= lsn, "{lsn} is not in {status}");
     Ok(())
+}
+
+/// Writes some 20 MB of log that cannot be compressed.
+async fn cluster_grows(cluster: &Cluster) -> Result<()> {
+    let sql = "CREATE TABLE random (bytes bytea); ALTER TABLE random ALTER bytes SET STORAGE EXTERNAL; \
+        INSERT INTO random SELECT string_agg(decode(md5(random()::text), 'hex'), '') \
+            FROM generate_series(1, 1300000) i GROUP BY i % 100";
+    cluster.sql("postgres", sql).await
 }
 
 /// Up to when everything can be restored, as far as that is known.
@@ -164,7 +175,7 @@ on_15_and_18! {
         Ok(())
     }
 
-    /// What is inserted and no commit may stay in the server's memory until its next checkpoint.
+    /// What is inserted and no commit may stay in the server's memory until it logs its running transactions.
     async fn an_open_transaction_does_not_hold_up_what_can_be_restored(server: Server) -> Result<()> {
         let everpoint = Everpoint::new()?;
         let cluster = Cluster::builder(server.major()).start().await?;
@@ -178,9 +189,100 @@ on_15_and_18! {
         until("the moment can be restored", async || {
             Ok(latest(&everpoint)?.is_some_and(|latest| latest >= moment.time))
         }).await?;
-        let held = "SELECT pg_current_wal_insert_lsn() > pg_current_wal_flush_lsn()";
-        assert_eq!(cluster.value("postgres", held).await?, "t", "nothing was held in memory");
         end(receiver).await
+    }
+
+    /// A commit that does not wait for the disk is acknowledged before it is sent, however long the disk takes.
+    async fn log_is_not_complete_up_to_a_commit_that_is_not_on_the_disk(server: Server) -> Result<()> {
+        let everpoint = Everpoint::new()?;
+        let cluster = Cluster::builder(server.major()).start().await?;
+        everpoint.add(&cluster)?;
+        everpoint.back_up()?;
+        cluster.sql("postgres", "CREATE TABLE t (a int); CHECKPOINT").await?;
+        let receiver = everpoint.start(RECEIVE)?;
+        let halted = Halted::process(&cluster, "walwriter").await?;
+        cluster.sql("postgres", "SET synchronous_commit = off; INSERT INTO t VALUES (1)").await?;
+        let moment = cluster.moment().await?;
+        for _ in 0..4 {
+            cluster.sql("postgres", "SELECT pg_notify('everpoint', 'cut')").await?;
+            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        }
+        let said = latest(&everpoint)?;
+        if said.is_none_or(|latest| latest >= moment.time) {
+            assert!(stored_until(&log_of(&everpoint)) >= moment.lsn, "{said:?}, and {moment:?} is not stored");
+        }
+        drop(halted);
+        until("the moment can be restored", async || {
+            Ok(latest(&everpoint)?.is_some_and(|latest| latest >= moment.time))
+        }).await?;
+        assert!(stored_until(&log_of(&everpoint)) >= moment.lsn);
+        end(receiver).await
+    }
+
+    /// Whoever takes the server's address answers of its own log.
+    async fn another_servers_answers_are_not_believed(server: Server) -> Result<()> {
+        let everpoint = Everpoint::new()?;
+        let primary = Cluster::builder(server.major()).start().await?;
+        let standby = primary.make_standby().await?;
+        let address = everpoint.path("address");
+        std::os::unix::fs::symlink(primary.socket_dir(), &address)?;
+        let there = primary.socket_dir().display().to_string();
+        let through = primary.connection_string("postgres").replace(&there, &address.display().to_string());
+        everpoint.add_by(&through)?;
+        everpoint.back_up()?;
+        let receiver = everpoint.start(RECEIVE)?;
+        standby.sql("postgres", "ALTER SYSTEM SET primary_conninfo = ''").await?;
+        standby.sql("postgres", "ALTER SYSTEM SET log_statement = 'all'").await?;
+        standby.sql("postgres", "SELECT pg_reload_conf()").await?;
+        until("the standby follows no more", async || {
+            Ok(standby.value("postgres", "SELECT count(*) FROM pg_stat_wal_receiver").await? == "0")
+        }).await?;
+        cluster_grows(&primary).await?;
+        let moment = primary.moment().await?;
+        until("the moment can be restored", async || {
+            Ok(latest(&everpoint)?.is_some_and(|latest| latest >= moment.time))
+        }).await?;
+
+        // It has less log than what was received.
+        standby.promote().await?;
+        std::fs::remove_file(&address)?;
+        std::os::unix::fs::symlink(standby.socket_dir(), &address)?;
+        let ended = "SELECT count(pg_terminate_backend(pid)) > 0 FROM pg_stat_activity \
+            WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+        assert_eq!(primary.value("postgres", ended).await?, "t");
+        standby.sql("postgres", "CREATE TABLE elsewhere (a int)").await?;
+        let lost = standby.moment().await?;
+        assert!(lost.lsn < moment.lsn, "{lost} is not behind {moment}");
+        until("the other one has been asked often", async || {
+            standby.sql("postgres", "SELECT pg_notify('everpoint', 'cut')").await?;
+            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+            Ok(standby.log()?.matches("pg_last_xact_replay_timestamp").count() > 4)
+        }).await?;
+        let said = latest(&everpoint)?;
+        assert!(said.is_none_or(|latest| latest < lost.time), "{lost}: {said:?}");
+        end(receiver).await
+    }
+
+    /// What is behind a log backup that could not be stored is not stored, either: receiving would go on behind both.
+    async fn a_log_backup_that_cannot_be_stored_leaves_no_hole(server: Server) -> Result<()> {
+        let everpoint = Everpoint::new()?;
+        let cluster = Cluster::builder(server.major()).start().await?;
+        everpoint.add(&cluster)?;
+        everpoint.back_up()?;
+        cluster_grows(&cluster).await?;
+        let call = everpoint.command(["wal", "receive", "main", "--interval", "1s", "--cut-mib", "16"]);
+        let mut limited = std::process::Command::new("sh");
+        // In half KiB: the first 16 MiB are too much, and what follows is not.
+        limited.args(["-c", "trap '' XFSZ; ulimit -f 16384; exec \"$@\"", "sh"]);
+        limited.arg(call.get_program()).args(call.get_args());
+        limited.envs(call.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let failed = Finished::of(limited)?.expect(1);
+        failed.says("File too large");
+        let moment = cluster.moment().await?;
+        let receiver = everpoint.start(RECEIVE)?;
+        until_stored(&everpoint, moment.lsn).await?;
+        end(receiver).await?;
+        assert_whole(&everpoint.status()?, moment.lsn)
     }
 
     /// Its sessions beside the stream may end without it.

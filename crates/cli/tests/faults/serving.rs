@@ -8,9 +8,9 @@ use std::{
 
 use anyhow::{Context, Result};
 use everpoint_testkit::Cluster;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
-use crate::support::{Everpoint, Running, until};
+use crate::support::{Everpoint, Halted, Running, until};
 
 /// A free port, which is as good as it gets.
 fn port() -> Result<u16> {
@@ -38,25 +38,6 @@ fn serve(everpoint: &Everpoint, config: &Path) -> Result<Running> {
     everpoint.start(["serve", "--config", config])
 }
 
-/// Keeps checkpoints, and with them backups, from going on.
-struct NoCheckpoints(Pid);
-
-impl NoCheckpoints {
-    async fn on(cluster: &Cluster) -> Result<Self> {
-        let sql = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'";
-        let pid: i32 = cluster.value("postgres", sql).await?.parse()?;
-        let pid = Pid::from_raw(pid).context("a process")?;
-        kill_process(pid, Signal::STOP)?;
-        Ok(Self(pid))
-    }
-}
-
-impl Drop for NoCheckpoints {
-    fn drop(&mut self) {
-        let _ = kill_process(self.0, Signal::CONT);
-    }
-}
-
 async fn count(cluster: &Cluster, of: &str) -> Result<u32> {
     let sql = format!("SELECT count(*) FROM {of}");
     Ok(cluster.value("catalog", &sql).await?.parse()?)
@@ -71,7 +52,7 @@ async fn another_server_takes_over_when_the_one_that_schedules_is_killed() -> Re
     let first = configure(&everpoint, "first", &shared, "")?;
     let second = configure(&everpoint, "second", &shared, "")?;
 
-    let stalled = NoCheckpoints::on(&cluster).await?;
+    let stalled = Halted::process(&cluster, "checkpointer").await?;
     let mut one = serve(&everpoint, &first)?;
     one.wait_until_it_says("this server schedules").await?;
     let mut two = serve(&everpoint, &second)?;

@@ -12,7 +12,11 @@ use std::{
     fs::Metadata,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -53,9 +57,10 @@ use self::{
 };
 use crate::{
     instance_record::{InstanceRecord, WalSupply},
-    log::receive::{self, ReceiveError, ReceivePlan, Until},
+    log::receive::{self, ReceiveError, ReceiveEvent, ReceivePlan, Until},
     progress::Progress,
     summary::{SummaryContext, SummaryEvent},
+    verify::chain,
 };
 
 /// How long a backup waits for the log it needs to be stored, unless asked otherwise.
@@ -218,8 +223,8 @@ pub enum BackupError {
         until: Lsn,
         /// How long it was waited for.
         waited_s: u64,
-        /// What to do.
-        hint: &'static str,
+        /// What to do, or why it did not come.
+        hint: String,
     },
     /// The log will not come.
     #[error(
@@ -804,6 +809,7 @@ async fn wait_for_log(
     let begun = Instant::now();
     let mut asked: Option<Instant> = None;
     let mut pause = LOG_POLLS.0;
+    let mut trouble = None;
     loop {
         let index = repository.log_index(&plan.instance).await?;
         let from = index.complete_until(timeline, start);
@@ -818,9 +824,14 @@ async fn wait_for_log(
             return Err(BackupError::LogLost { from });
         }
         if begun.elapsed() >= plan.log_wait {
-            let hint = match plan.record.wal {
-                WalSupply::Push => "Look at the server's log for errors of archive_command",
-                WalSupply::Stream { .. } => "Look at the output of `everpoint wal receive`",
+            let hint = match (trouble, &plan.record.wal) {
+                (Some(trouble), _) => format!("Receiving it failed: {trouble}"),
+                (None, WalSupply::Push) => {
+                    "Look at the server's log for errors of archive_command".to_owned()
+                }
+                (None, WalSupply::Stream { .. }) => {
+                    "Look at the output of `everpoint wal receive`".to_owned()
+                }
             };
             let waited_s = begun.elapsed().as_secs();
             return Err(BackupError::LogMissing {
@@ -837,7 +848,7 @@ async fn wait_for_log(
             let own = connect_sql(&plan.connection, plan.connection.database()).await?;
             match InstanceLock::try_acquire(own, LockKind::Receiver, plan.instance.as_str()).await {
                 Ok(lock) => {
-                    receive_until(repository, plan, slot, until).await?;
+                    trouble = receive_until(repository, plan, slot, until, progress).await?;
                     lock.give_up().await;
                     continue;
                 }
@@ -853,12 +864,15 @@ async fn wait_for_log(
     }
 }
 
+/// Receives log up to `until`, until the backup is cancelled or nothing could be stored for as long as it may wait. Ends
+/// with what last kept it from receiving.
 async fn receive_until(
     repository: &Repository,
     plan: &BackupPlan,
     slot: &str,
     until: Lsn,
-) -> Result<(), BackupError> {
+    progress: &Progress,
+) -> Result<Option<String>, BackupError> {
     let slot = slot_name(slot)?;
     let receive_plan = ReceivePlan {
         instance: plan.instance.clone(),
@@ -869,11 +883,39 @@ async fn receive_until(
         cut_bytes: receive::DEFAULT_CUT_BYTES,
         until: Until::Stored(until),
     };
-    // The sender is kept until the end: nobody tells this receiver to stop but its plan.
-    let (keep, stop) = watch::channel(false);
-    let received = receive::receive(repository, &receive_plan, stop, Arc::new(|_| ())).await;
-    drop(keep);
-    Ok(received?)
+    let (stop, stopped) = watch::channel(false);
+    let came = Arc::new(AtomicBool::new(false));
+    let comes = came.clone();
+    let (tell, trouble) = watch::channel(None);
+    let listener = Arc::new(move |event| match event {
+        ReceiveEvent::Stored(_) => comes.store(true, Ordering::Relaxed),
+        ReceiveEvent::Waiting { error, .. } => {
+            let error = chain(&error);
+            tracing::warn!(%error, "the log does not come yet");
+            tell.send_replace(Some(error));
+        }
+        _ => {}
+    });
+    let receiving = receive::receive(repository, &receive_plan, stopped, listener);
+    let mut receiving = pin!(receiving);
+    let enough = async {
+        let mut last = Instant::now();
+        while last.elapsed() < plan.log_wait && !progress.is_cancelled() {
+            sleep(LOG_POLLS.1).await;
+            if came.swap(false, Ordering::Relaxed) {
+                last = Instant::now();
+            }
+        }
+    };
+    tokio::select! {
+        received = &mut receiving => received?,
+        () = enough => {
+            // What came is stored.
+            let _ = stop.send(true);
+            receiving.await?;
+        }
+    }
+    Ok(trouble.borrow().clone())
 }
 
 async fn blocking<T: Send + 'static>(

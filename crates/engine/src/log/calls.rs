@@ -47,7 +47,7 @@ impl Calls {
             Ok(session) => self.session = Some(session),
             Err(error) => {
                 tracing::debug!(%error, "nobody's calls for log backups are heard");
-                self.refused = matches!(error, NotificationError::Query(_));
+                self.refused = error.is_read_only();
             }
         }
     }

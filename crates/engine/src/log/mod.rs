@@ -6,3 +6,5 @@ pub mod push;
 mod reach;
 pub mod reader;
 pub mod receive;
+
+pub use reach::end_of;

@@ -3,16 +3,24 @@
 //! A stream does not tell. Its keepalives carry the end of what was *sent* and the time (`WalSndKeepalive` in
 //! `src/backend/replication/walsender.c`), also while there is more to send; and a data message's time is taken
 //! after the end that it carries. So the server is asked, the time before the position.
+//!
+//! On a primary the position is the end of what is inserted, not of what is on its disk: a commit that does not wait
+//! for the disk (`synchronous_commit = off`) is acknowledged before, and how long before, a WAL writer that waits for
+//! the disk itself does not bound. Log only arrives once it is on the server's disk, so answers are kept until then.
 
 use std::time::Duration;
 
-use everpoint_instance::{ConnectionSpec, SqlClient, connect_sql};
-use everpoint_pgformat::{Lsn, ids::BLOCK_SIZE, wal::segment::SegmentSize};
-use jiff::{SignedDuration, Timestamp};
+use everpoint_instance::{ConnectionSpec, SqlClient, connect_sql, facts::TIMELINE};
+use everpoint_pgformat::{
+    Lsn, SystemIdentifier, TimelineId, ids::BLOCK_SIZE, wal::segment::SegmentSize,
+};
+use jiff::Timestamp;
 use tokio::{
     task::{JoinError, JoinHandle},
     time::{Instant, sleep_until, timeout},
 };
+
+use crate::instance_record::InstanceRecord;
 
 /// How often the server is asked while log comes.
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
@@ -24,67 +32,67 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PAGE_HEADER: u64 = 24;
 /// See [`PAGE_HEADER`].
 const SEGMENT_HEADER: u64 = 40;
-/// A commit that does not wait for the disk (`synchronous_commit = off`) is on it after so many `wal_writer_delay`s.
-const FLUSH_DELAYS: i64 = 3;
+/// Answers that are kept until the log they tell of has come. Of more, every second one is.
+const MAX_ANSWERS: usize = 64;
 
-/// On a primary, what is inserted may stay in memory for long if nothing of it is a commit. On a standby, commits that
-/// were replayed are all that is known of the primary.
-const QUERY: &str = "SELECT at, \
-        CASE WHEN standby THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END::text, \
-        CASE WHEN NOT standby THEN pg_current_wal_insert_lsn() END::text, \
-        (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_writer_delay') \
-    FROM (SELECT standby, CASE WHEN standby THEN pg_last_xact_replay_timestamp() ELSE clock_timestamp() END AS at \
-        FROM (SELECT pg_is_in_recovery() AS standby OFFSET 0) s OFFSET 0) t";
+/// On a standby, commits that were replayed are all that is known of the primary.
+///
+/// Whoever answers may be another server than the one that sends log: what took its address, or another of several
+/// hosts. So it also says which cluster it is, and, last, on which timeline.
+const QUERY: [&str; 3] = [
+    "SELECT at, \
+        CASE WHEN standby THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END::text, \
+        (SELECT system_identifier FROM pg_control_system()), ",
+    TIMELINE,
+    " FROM (SELECT standby, CASE WHEN standby THEN pg_last_xact_replay_timestamp() ELSE clock_timestamp() END AS at \
+        FROM (SELECT pg_is_in_recovery() AS standby OFFSET 0) s OFFSET 0) t",
+];
 
-/// Up to when log is complete that ends at a position or later, by the server's clock.
+/// What was committed up to a moment of the server's clock lies before a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Reach {
-    flushed: (Lsn, Timestamp),
-    inserted: Option<(Lsn, Timestamp)>,
-}
-
-impl Reach {
-    /// The moment that was asked about.
-    fn at(&self) -> Timestamp {
-        self.inserted.unwrap_or(self.flushed).1
-    }
-
-    /// Up to when log is complete that ends here; `None` while it is not known to be so up to any moment.
-    fn complete_at(&self, end: Lsn) -> Option<Timestamp> {
-        let inside = |(lsn, at): (Lsn, Timestamp)| (lsn <= end).then_some(at);
-        self.inserted
-            .and_then(inside)
-            .or_else(|| inside(self.flushed))
-    }
+pub(super) struct Reach {
+    /// How many times the server had been asked, this time included.
+    pub(super) number: u64,
+    end: Lsn,
+    pub(super) at: Timestamp,
 }
 
 /// Asks the server, in a session of its own, which is opened again when it is lost.
 #[derive(Debug)]
 pub(super) struct Prober {
     connection: ConnectionSpec,
+    system_identifier: SystemIdentifier,
+    timeline: TimelineId,
     segment_size: SegmentSize,
     session: Option<SqlClient>,
 }
 
 impl Prober {
-    pub(super) fn new(connection: ConnectionSpec, segment_size: SegmentSize) -> Self {
+    /// For log of a timeline of an instance.
+    pub(super) fn new(
+        connection: ConnectionSpec,
+        record: &InstanceRecord,
+        timeline: TimelineId,
+    ) -> Self {
         Self {
             connection,
-            segment_size,
+            system_identifier: record.system_identifier,
+            timeline,
+            segment_size: record.segment_size,
             session: None,
         }
     }
 
-    /// The answer, if there is one in time.
-    async fn ask(mut self) -> (Self, Option<Reach>) {
-        let reach = timeout(PATIENCE, self.try_ask()).await.ok().flatten();
+    /// The answer, if there is one: a connection has limits of its own, and the answer [`PATIENCE`].
+    async fn ask(mut self, number: u64) -> (Self, Option<Reach>) {
+        let reach = self.try_ask(number).await;
         if reach.is_none() {
             self.session = None;
         }
         (self, reach)
     }
 
-    async fn try_ask(&mut self) -> Option<Reach> {
+    async fn try_ask(&mut self, number: u64) -> Option<Reach> {
         let session = match self.session.take() {
             Some(session) => session,
             None => {
@@ -96,39 +104,44 @@ impl Prober {
                     .ok()?
             }
         };
-        let row = session
-            .query_one(QUERY, &[])
+        let query = QUERY.concat();
+        let row = timeout(PATIENCE, session.query_one(&query, &[]))
             .await
+            .inspect_err(|_| tracing::debug!("no answer how far log goes"))
+            .ok()?
             .inspect_err(|error| tracing::debug!(%error, "cannot ask how far log goes"))
             .ok()?;
+        let cluster: i64 = row.try_get(2).ok()?;
+        let timeline: i32 = row.try_get(3).ok()?;
+        let timeline = u32::try_from(timeline).ok().and_then(TimelineId::new);
+        if SystemIdentifier::new(cluster.cast_unsigned()) != self.system_identifier
+            || timeline != Some(self.timeline)
+        {
+            tracing::debug!(?timeline, "another server answers how far its log goes");
+            return None;
+        }
         self.session = Some(session);
         let at: Timestamp = row.try_get::<_, Option<Timestamp>>(0).ok()??;
-        let lsn = |text: Option<String>| text?.parse().ok();
-        let flushed: Lsn = lsn(row.try_get(1).ok()?)?;
-        let inserted: Option<Lsn> = lsn(row.try_get(2).ok()?);
-        let delay: i64 = row.try_get(3).ok()?;
-        let before = match inserted {
-            Some(_) => SignedDuration::from_millis(delay.saturating_mul(FLUSH_DELAYS)),
-            None => SignedDuration::ZERO,
-        };
-        Some(Reach {
-            flushed: (flushed, at.checked_sub(before).ok()?),
-            inserted: inserted.map(|lsn| (end_of(lsn, self.segment_size), at)),
-        })
+        let end = row.try_get::<_, Option<String>>(1).ok()??.parse().ok()?;
+        let end = end_of(end, self.segment_size);
+        Some(Reach { number, end, at })
     }
 }
 
-/// When the server is asked, and what it answered last.
+/// When the server is asked, and what it answered.
 #[derive(Debug)]
 pub(super) struct Asking {
     /// While it is not asking.
     prober: Option<Prober>,
     task: Option<JoinHandle<(Prober, Option<Reach>)>>,
+    /// How many times it has asked.
+    asked: u64,
     asked_at: Instant,
     due: Instant,
-    /// Somebody wants to know of a later moment than the task asks about.
-    outdated: bool,
-    reach: Option<Reach>,
+    /// Answers about log that has not come yet.
+    answers: Vec<Reach>,
+    /// How far apart their numbers are, but for the last.
+    stride: u64,
 }
 
 impl Asking {
@@ -138,36 +151,52 @@ impl Asking {
         Self {
             prober: Some(prober),
             task: None,
+            asked: 0,
             asked_at: now,
             due: now,
-            outdated: false,
-            reach: None,
+            answers: Vec::new(),
+            stride: 1,
         }
     }
 
-    /// Asks when it is time to, and ends with each answer. While log that was told of has not come up to `end`, nothing
-    /// is asked. May be dropped at any time.
-    pub(super) async fn next(&mut self, end: Lsn) -> Result<(), JoinError> {
+    /// Asks when it is time to, and ends with each answer. May be dropped at any time.
+    pub(super) async fn next(&mut self) -> Result<(), JoinError> {
         loop {
             if let Some(task) = &mut self.task {
                 let (prober, reach) = task.await?;
                 self.task = None;
                 self.prober = Some(prober);
-                if !std::mem::take(&mut self.outdated) {
-                    self.reach = reach;
-                    return Ok(());
+                if let Some(reach) = reach {
+                    self.keep(reach);
                 }
-                self.at_once();
-            }
-            if self.reach.is_some() && self.complete_at(end).is_none() {
-                std::future::pending::<()>().await;
+                return Ok(());
             }
             sleep_until(self.due).await;
             if let Some(prober) = self.prober.take() {
+                self.asked += 1;
                 self.asked_at = Instant::now();
                 self.due = self.asked_at + IDLE_INTERVAL;
-                self.task = Some(tokio::spawn(prober.ask()));
+                self.task = Some(tokio::spawn(prober.ask(self.asked)));
             }
+        }
+    }
+
+    fn keep(&mut self, reach: Reach) {
+        match self.answers[..] {
+            [] => self.stride = 1,
+            [.., before, last] if last.number - before.number < self.stride => {
+                self.answers.pop();
+            }
+            _ => {}
+        }
+        self.answers.push(reach);
+        if self.answers.len() > MAX_ANSWERS {
+            let mut kept = false;
+            self.answers.retain(|_| {
+                kept = !kept;
+                kept
+            });
+            self.stride *= 2;
         }
     }
 
@@ -176,33 +205,29 @@ impl Asking {
         self.due = self.due.min(self.asked_at + ASK_INTERVAL);
     }
 
-    /// Asks again at once.
-    pub(super) fn at_once(&mut self) {
+    /// Asks at once, or as soon as it has been answered, and tells the number of that answer: about now, or later.
+    pub(super) fn anew(&mut self) -> u64 {
         self.due = Instant::now();
+        self.asked + 1
     }
 
-    /// Asks about now. What was asked about before is of no more use.
-    pub(super) fn anew(&mut self) {
-        self.settle();
-        self.outdated = self.task.is_some();
-        self.at_once();
-    }
-
-    /// Up to when log is complete that ends at `end`, and the moment that was asked about.
-    pub(super) fn complete_at(&self, end: Lsn) -> Option<(Timestamp, Timestamp)> {
-        let reach = self.reach?;
-        Some((reach.complete_at(end)?, reach.at()))
-    }
-
-    /// The answer is of no more use.
-    pub(super) fn settle(&mut self) {
-        self.reach = None;
+    /// The last answer that log bears out which ends at `end`, once.
+    pub(super) fn reached(&mut self, end: Lsn) -> Option<Reach> {
+        let mut reached = None;
+        self.answers.retain(|answer| {
+            let inside = answer.end <= end;
+            if inside {
+                reached = Some(*answer);
+            }
+            !inside
+        });
+        reached
     }
 }
 
-/// The end of what was inserted. The position for the next record lies behind the header of its page, which is not
-/// there yet.
-fn end_of(next: Lsn, segment_size: SegmentSize) -> Lsn {
+/// The end of what was inserted, by `pg_current_wal_insert_lsn()`: the position for the next record, which at the
+/// beginning of a page lies behind a header that is not there yet.
+pub fn end_of(next: Lsn, segment_size: SegmentSize) -> Lsn {
     let segment = segment_size.floor(next);
     let in_segment = next.bytes_since(segment);
     let in_page = in_segment % BLOCK_SIZE as u64;
@@ -234,15 +259,49 @@ mod tests {
         }
     }
 
+    fn asking() -> Asking {
+        let now = Instant::now();
+        Asking {
+            prober: None,
+            task: None,
+            asked: 0,
+            asked_at: now,
+            due: now,
+            answers: Vec::new(),
+            stride: 1,
+        }
+    }
+
+    fn reach(number: u64) -> Reach {
+        Reach {
+            number,
+            end: Lsn::new(number * 100),
+            at: Timestamp::from_second(number.cast_signed()).unwrap(),
+        }
+    }
+
     #[test]
-    fn more_is_known_the_more_there_is() {
-        let at = |second| Timestamp::from_second(second).unwrap();
-        let reach = Reach {
-            flushed: (lsn("0/100"), at(10)),
-            inserted: Some((lsn("0/200"), at(11))),
-        };
-        assert_eq!(reach.complete_at(lsn("0/F8")), None);
-        assert_eq!(reach.complete_at(lsn("0/1F8")), Some(at(10)));
-        assert_eq!(reach.complete_at(lsn("0/200")), Some(at(11)));
+    fn answer_holds_once_its_log_has_come() {
+        let mut asking = asking();
+        for number in 1..=3 {
+            asking.keep(reach(number));
+        }
+        assert_eq!(asking.reached(Lsn::new(99)), None);
+        assert_eq!(asking.reached(Lsn::new(299)), Some(reach(2)));
+        assert_eq!(asking.reached(Lsn::new(299)), None);
+        assert_eq!(asking.reached(Lsn::new(300)), Some(reach(3)));
+    }
+
+    #[test]
+    fn answers_about_log_that_does_not_come_are_bounded() {
+        let mut asking = asking();
+        for number in 1..=1000 {
+            asking.keep(reach(number));
+            assert!(asking.answers.len() <= MAX_ANSWERS);
+        }
+        let known = asking.reached(Lsn::new(50_000)).unwrap();
+        assert!(known.number > 450 && known.number <= 500, "{known:?}");
+        assert_eq!(asking.reached(Lsn::new(100_000)), Some(reach(1000)));
+        assert_eq!(asking.answers, []);
     }
 }

@@ -44,6 +44,8 @@ pub const LEAST_INTERVAL: Duration = Duration::from_secs(1);
 pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(300);
 /// How often the server is told how far the repository is.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
+/// So many statuses without any answer, and the server is gone.
+const UNANSWERED_STATUSES: u32 = 6;
 /// How long a cut waits for the answer, and for the log that it tells of.
 const END_PATIENCE: Duration = Duration::from_secs(1);
 /// The pauses between attempts to connect again grow from the first to the second.
@@ -453,7 +455,7 @@ impl Receiver<'_> {
         }
         // Where nobody can call, asking waits for the interval.
         let mut calls = Calls::listen(plan.connection.clone()).await;
-        let prober = Prober::new(plan.connection.clone(), plan.record.segment_size);
+        let prober = Prober::new(plan.connection.clone(), &plan.record, timeline);
         let mut streaming = Streaming {
             receiver: self,
             context,
@@ -462,11 +464,11 @@ impl Receiver<'_> {
             cut,
             stored: from,
             storing: None,
+            failed: false,
             cut_due: None,
             mark_due: Instant::now() + self.mark_interval(),
-            end_wanted: false,
+            wanted: None,
             end_due: None,
-            wanted_at: None,
             asking: Asking::begin(prober),
             recorded: known,
         };
@@ -489,15 +491,15 @@ struct Streaming<'a> {
     /// Everything before this is in the repository.
     stored: Lsn,
     storing: Option<JoinHandle<Result<StoredLog, RepositoryError>>>,
+    /// A log backup could not be stored: none may be behind it, for receiving goes on at the end of what is stored.
+    failed: bool,
     cut_due: Option<Instant>,
     /// When to record that nothing came, if nothing comes.
     mark_due: Instant,
-    /// What the server has by now is to be stored.
-    end_wanted: bool,
+    /// What the server has by now is to be stored, as the answer of this number will tell.
+    wanted: Option<u64>,
     /// Until when that is waited for.
     end_due: Option<Instant>,
-    /// The moment of the server's clock up to which log is to be complete then.
-    wanted_at: Option<Timestamp>,
     /// How far the server's log goes.
     asking: Asking,
     /// Up to when log is complete by what is stored.
@@ -512,6 +514,7 @@ impl Streaming<'_> {
     ) -> Result<StreamEnd, ReceiveError> {
         let mut stop = self.receiver.stop.clone();
         let mut status_due = Instant::now();
+        let mut unanswered = 0;
         loop {
             if self.is_done() {
                 return Ok(StreamEnd::Done);
@@ -519,32 +522,36 @@ impl Streaming<'_> {
             let never = Instant::now() + STATUS_INTERVAL;
             let cut_due = self.cut_due.unwrap_or(never);
             let end_due = self.end_due.unwrap_or(never);
-            let end = self.cut.end();
             tokio::select! {
                 event = stream.next() => {
                     let event = event?;
+                    unanswered = 0;
                     if let Some(end) = self.take(stream, event).await? {
                         return Ok(end);
                     }
                 }
                 stored = wait_for(&mut self.storing) => {
-                    self.took(stored?);
+                    self.took(stored)?;
                     self.mark().await?;
                     self.report(stream, ReplyWanted::No).await?;
                 }
                 () = sleep_until(cut_due), if self.cut_due.is_some() => self.want_end(),
                 () = sleep_until(end_due), if self.end_due.is_some() => {
-                    self.asking.at_once();
                     self.begin_storing().await?;
                 }
-                answered = self.asking.next(end) => {
+                answered = self.asking.next() => {
                     answered.map_err(|_| ReceiveError::Interrupted)?;
                     self.reached().await?;
                 }
                 () = sleep_until(status_due) => {
                     status_due = Instant::now() + STATUS_INTERVAL;
+                    if unanswered == UNANSWERED_STATUSES {
+                        return Err(ReplicationError::Closed.into());
+                    }
+                    unanswered += 1;
                     self.mark().await?;
-                    // The answer says that the server is still there.
+                    // The answer says that the server is still there. Without one the connection would last until the
+                    // system gives it up: what is sent and not acknowledged keeps it from probing.
                     self.report(stream, ReplyWanted::Yes).await?;
                 }
                 () = calls.next() => self.want_end(),
@@ -556,28 +563,21 @@ impl Streaming<'_> {
     /// Has stored what the server has by now, as soon as that has come, or what has come after a while.
     fn want_end(&mut self) {
         self.cut_due = None;
-        self.end_due = Some(Instant::now() + END_PATIENCE);
-        self.end_wanted = true;
-        self.wanted_at = None;
-        self.asking.anew();
+        let now = Instant::now();
+        self.end_due.get_or_insert(now + END_PATIENCE);
+        self.wanted = Some(self.asking.anew());
     }
 
     /// Takes note of what the server was found to have, once it was received.
     async fn reached(&mut self) -> Result<(), ReceiveError> {
-        let Some((complete_at, asked_at)) = self.asking.complete_at(self.cut.end()) else {
+        let Some(reach) = self.asking.reached(self.cut.end()) else {
             return Ok(());
         };
-        self.cut.complete_at(complete_at);
-        if !self.end_wanted {
-            self.asking.settle();
+        self.cut.complete_at(reach.at);
+        if self.wanted.is_none_or(|wanted| reach.number < wanted) {
             return Ok(());
         }
-        // What is not on the server's disk yet may come soon; else a later answer will do.
-        if complete_at < *self.wanted_at.get_or_insert(asked_at) {
-            return Ok(());
-        }
-        self.asking.settle();
-        self.end_wanted = false;
+        self.wanted = None;
         self.end_due = None;
         if !self.cut.is_empty() {
             return self.begin_storing().await;
@@ -676,13 +676,10 @@ impl Streaming<'_> {
     async fn begin_storing(&mut self) -> Result<(), ReceiveError> {
         self.cut_due = None;
         self.end_due = None;
-        if self.cut.is_empty() {
+        if self.cut.is_empty() || self.failed {
             return Ok(());
         }
-        if self.storing.is_some() {
-            let stored = wait_for(&mut self.storing).await?;
-            self.took(stored);
-        }
+        self.end_storing().await?;
         self.recorded = self.cut.known_complete_at();
         let next = LogCut::new(
             self.context.clone(),
@@ -706,9 +703,21 @@ impl Streaming<'_> {
         Ok(())
     }
 
-    fn took(&mut self, stored: StoredLog) {
+    /// Waits for the log backup that is under way.
+    async fn end_storing(&mut self) -> Result<(), ReceiveError> {
+        if self.storing.is_none() {
+            return Ok(());
+        }
+        let stored = wait_for(&mut self.storing).await;
+        self.took(stored)
+    }
+
+    fn took(&mut self, stored: Result<StoredLog, ReceiveError>) -> Result<(), ReceiveError> {
+        self.failed = stored.is_err();
+        let stored = stored?;
         self.stored = stored.end;
         (self.receiver.listener)(ReceiveEvent::Stored(stored));
+        Ok(())
     }
 
     async fn report(&self, stream: &mut WalStream, reply: ReplyWanted) -> Result<(), ReceiveError> {
@@ -722,11 +731,7 @@ impl Streaming<'_> {
 
     async fn finish(&mut self) -> Result<(), ReceiveError> {
         self.begin_storing().await?;
-        if self.storing.is_some() {
-            let stored = wait_for(&mut self.storing).await?;
-            self.took(stored);
-        }
-        Ok(())
+        self.end_storing().await
     }
 }
 

@@ -16,23 +16,27 @@ use crate::connect::QueryError;
 
 const WHAT: &str = "read the server's settings and catalogs";
 
-/// The timeline of a server in recovery is the newest that it has replayed or receives; only
-/// `IDENTIFY_SYSTEM` knows better.
-const STATE: &str = "SELECT pg_control_system.system_identifier, pg_is_in_recovery() AS in_recovery, \
-        clock_timestamp() AS server_time, pg_postmaster_start_time() AS started_at, \
-        CASE WHEN pg_is_in_recovery() \
+/// An expression: a server's timeline, an `int`. Of one in recovery it is the newest that it has replayed or receives;
+/// only `IDENTIFY_SYSTEM` knows better.
+pub const TIMELINE: &str = "CASE WHEN pg_is_in_recovery() \
             THEN (SELECT greatest(checkpoint.timeline_id, recovery.min_recovery_end_timeline, \
                     (SELECT received_tli FROM pg_stat_wal_receiver LIMIT 1)) \
                 FROM pg_control_checkpoint() AS checkpoint, pg_control_recovery() AS recovery) \
             ELSE ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int \
-        END AS timeline, \
+        END";
+/// What goes before [`TIMELINE`] and behind.
+const STATE: [&str; 2] = [
+    "SELECT pg_control_system.system_identifier, pg_is_in_recovery() AS in_recovery, \
+        clock_timestamp() AS server_time, pg_postmaster_start_time() AS started_at, ",
+    " AS timeline, \
         CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() \
         END AS wal_end, \
         (SELECT count(*) FROM pg_replication_slots) AS used_slots, \
         (SELECT count(*) FROM pg_stat_replication) AS used_senders, \
         current_user::text AS role, \
         (SELECT rolname::text FROM pg_roles WHERE oid = 10) AS bootstrap_superuser \
-    FROM pg_control_system()";
+    FROM pg_control_system()",
+];
 
 const TABLESPACES: &str = "SELECT oid, spcname::text, pg_tablespace_location(oid) \
     FROM pg_tablespace ORDER BY oid";
@@ -227,7 +231,8 @@ impl ServerFacts {
         for row in &rows {
             values.insert(get::<String>(row, 0)?, get::<String>(row, 1)?);
         }
-        let state = client.query_one(STATE, &[]).await.map_err(failed)?;
+        let state = STATE.join(TIMELINE);
+        let state = client.query_one(&state, &[]).await.map_err(failed)?;
         let settings = Settings {
             role: get(&state, "role")?,
             values,

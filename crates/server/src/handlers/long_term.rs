@@ -12,7 +12,6 @@ use everpoint_api::{
 use everpoint_engine::long_term::LongTermError;
 use everpoint_repository::{InstanceName, long_term::LongTermCopy};
 use jiff::Timestamp;
-use url::form_urlencoded::Serializer;
 
 use super::{
     database,
@@ -483,25 +482,10 @@ fn page(
     let next = skip.saturating_add(taken);
     // Who asks for a number of items that fits on a page gets those and no more.
     let whole = top.is_some_and(|top| top <= PAGE_ITEMS) || all.len() <= next;
-    let query = |next: usize| {
-        let kept = caller
-            .query
-            .iter()
-            .filter(|(name, _)| !matches!(name.to_ascii_lowercase().as_str(), "$skip" | "$top"))
-            .fold(Serializer::new(String::new()), |mut kept, (name, value)| {
-                kept.append_pair(name, value);
-                kept
-            });
-        let mut kept = kept;
-        kept.append_pair("$skip", &next.to_string());
-        if let Some(top) = top {
-            kept.append_pair("$top", &(top - taken).to_string());
-        }
-        kept.finish()
-    };
     let next_link = (!whole).then(|| {
-        let base = service.config().base_url();
-        format!("{base}{}?{}", caller.path, query(next))
+        let mut numbers = vec![("$skip", next)];
+        numbers.extend(top.map(|top| ("$top", top - taken)));
+        super::link(service, caller, &numbers)
     });
     Ok(Answer::ok(&List {
         value: all.into_iter().skip(skip).take(taken).collect(),

@@ -126,16 +126,23 @@ fn page<T: Serialize>(
             ApiError::new(Code::InvalidParameterValue, message).about("$skip")
         })?,
     };
-    let link = |next: usize| {
-        let mut query = Serializer::new(String::new());
-        for (name, value) in &caller.query {
-            if !name.eq_ignore_ascii_case("$skip") {
-                query.append_pair(name, value);
-            }
-        }
-        query.append_pair("$skip", &next.to_string());
-        let base = service.config().base_url();
-        format!("{base}{}?{}", caller.path, query.finish())
-    };
+    let link = |next| link(service, caller, &[("$skip", next)]);
     Ok(Answer::ok(&List::page(all, skip, link)))
+}
+
+/// The same request once more, with other numbers in its query.
+fn link(service: &Service, caller: &Caller<'_>, numbers: &[(&str, usize)]) -> String {
+    let mut query = Serializer::new(String::new());
+    let is_replaced = |name: &str| {
+        let mut replaced = numbers.iter().map(|(other, _)| other);
+        replaced.any(|other| other.eq_ignore_ascii_case(name))
+    };
+    for (name, value) in caller.query.iter().filter(|(name, _)| !is_replaced(name)) {
+        query.append_pair(name, value);
+    }
+    for (name, number) in numbers {
+        query.append_pair(name, &number.to_string());
+    }
+    let base = service.config().base_url();
+    format!("{base}{}?{}", caller.path, query.finish())
 }

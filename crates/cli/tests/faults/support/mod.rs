@@ -3,6 +3,7 @@
 mod aging;
 mod everpoint;
 mod flushed;
+mod halted;
 mod proxy;
 mod running;
 
@@ -14,6 +15,7 @@ use everpoint_testkit::Cluster;
 
 pub use everpoint::{Everpoint, Finished};
 pub use flushed::{FlushedWatch, stored_until};
+pub use halted::Halted;
 pub use proxy::Proxy;
 pub use running::Running;
 

@@ -34,7 +34,7 @@ impl Service {
             return Ok(());
         }
         teller.progress.phase("backing up the tail of the log", 0);
-        let tail = position(&session).await.map_err(failed)?;
+        let tail = position(&session, &observed).await.map_err(failed)?;
         self.store_log_until(&observed, tail, teller).await?;
         teller.say(format!("the log is stored up to {tail}"));
         for row in session.query(SESSIONS, &[name]).await.map_err(failed)? {
@@ -56,7 +56,7 @@ impl Service {
         teller.say("dropped");
         self.look_at_server(&observed.name).await;
         teller.progress.phase("backing up the log of the drop", 0);
-        let end = position(&session).await.map_err(failed)?;
+        let end = position(&session, &observed).await.map_err(failed)?;
         if let Err(failure) = self.store_log_until(&observed, end, teller).await {
             // It is gone, and what it held is stored.
             teller.say(format!(

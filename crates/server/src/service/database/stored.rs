@@ -6,7 +6,9 @@ use std::{
 };
 
 use everpoint_engine::{
-    database::deleted::latest_position, instance_record::WalSupply, log::receive::CUT_REQUEST,
+    database::deleted::latest_position,
+    instance_record::WalSupply,
+    log::{end_of, receive::CUT_REQUEST},
     restore::Stored,
 };
 use everpoint_instance::{SqlClient, connect_sql, notifications::notify};
@@ -86,7 +88,7 @@ impl Service {
             let session = connect_sql(connection, connection.database())
                 .await
                 .map_err(|error| crate::chain(&error))?;
-            position(&session)
+            position(&session, observed)
                 .await
                 .map_err(|error| crate::chain(&error))
         };
@@ -135,11 +137,16 @@ impl Service {
     }
 }
 
-/// The end of the log as it is now.
-pub(super) async fn position(session: &SqlClient) -> Result<Lsn, tokio_postgres::Error> {
+/// The end of an instance's log as it is now.
+pub(super) async fn position(
+    session: &SqlClient,
+    observed: &Observed,
+) -> Result<Lsn, tokio_postgres::Error> {
     let sql = "SELECT (pg_current_wal_insert_lsn() - '0/0')::int8";
     let position: i64 = session.query_one(sql, &[]).await?.try_get(0)?;
-    Ok(Lsn::new(u64::try_from(position).unwrap_or(0)))
+    let next = Lsn::new(u64::try_from(position).unwrap_or(0));
+    // The header of a segment that has just begun would be waited for until something is written.
+    Ok(end_of(next, observed.record.segment_size))
 }
 
 /// Has an instance's log stored soon, by a session of its own.
