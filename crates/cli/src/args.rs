@@ -356,6 +356,9 @@ pub struct Expire {
     /// The server is gone for good: do not ask it whether a backup is running
     #[arg(long)]
     pub without_server: bool,
+    /// Delete also what the policies of the service that serves the instance want to be kept
+    #[arg(long)]
+    pub against_policies: bool,
 }
 
 fn mapping(text: &str) -> Result<(PathBuf, PathBuf), String> {

@@ -1,10 +1,9 @@
 //! Forgetting what no point inside the window needs: first manifests, then packs and log.
 
-use everpoint_repository::{
-    InstanceName, Repository, RepositoryError, layout, retention::ExpirePlan,
-};
+use everpoint_instance::InstanceLock;
+use everpoint_repository::{InstanceName, Repository, layout, retention::ExpirePlan};
 
-use crate::backup;
+use crate::backup::{self, SweepError, check};
 
 /// What expiry did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,20 +18,22 @@ pub struct Expired {
     pub packs: u64,
 }
 
-/// Carries a plan out. Nobody else may write to the instance meanwhile: the caller holds its writer's
-/// lock, or knows that there is no server.
+/// Carries a plan out. Nobody else may write to the instance meanwhile: `lock` is its writer's, none where it is known
+/// that there is no server.
 ///
 /// A manifest goes before the packs it names, so that an interruption leaves packs without a manifest,
 /// which the next sweep removes, and never a manifest without its packs.
 ///
 /// # Errors
-/// When the store fails; carried out again, it goes on.
+/// When the lock is lost, or the store fails; carried out again, it goes on.
 pub async fn execute(
     repository: &Repository,
     instance: &InstanceName,
     plan: &ExpirePlan,
-) -> Result<Expired, RepositoryError> {
+    lock: Option<&InstanceLock>,
+) -> Result<Expired, SweepError> {
     let mut expired = Expired::default();
+    check(lock).await?;
     let manifests = repository.manifests(instance).await?;
     // Newest first: a differential goes before the full one it builds upon.
     for id in plan.backups.iter().rev() {
@@ -42,7 +43,7 @@ pub async fn execute(
         }
     }
     let living = repository.backups(instance).await?;
-    expired.packs = backup::sweep(repository, instance, &living).await?;
+    expired.packs = backup::sweep(repository, instance, &living, lock).await?;
     for log in &plan.logs {
         repository.store().delete(&log.path).await?;
         expired.logs += 1;

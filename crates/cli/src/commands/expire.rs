@@ -2,7 +2,10 @@
 
 use everpoint_engine::{expire, long_term as engine_long_term};
 use everpoint_instance::{InstanceLock, LockKind, connect_sql};
-use everpoint_repository::{Repository, long_term::LongTermCopy, retention};
+use everpoint_repository::{
+    Repository, long_term::LongTermCopy, policy_document::DatabasePolicy, retention,
+};
+use everpoint_server::policy::{RetentionDays, instance_retention};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
@@ -46,6 +49,9 @@ pub async fn run(repository: &Repository, global: &Global, args: &Expire) -> any
     let now = Timestamp::now();
     let window = SignedDuration::from_hours(i64::from(args.retention_days) * 24);
     let window_start = now.checked_sub(window)?;
+    if !args.against_policies {
+        check_policies(repository, args, now).await?;
+    }
     // Held until the end, so that no backup begins on what is being deleted.
     let lock = match args.without_server || args.dry_run {
         true => None,
@@ -81,8 +87,8 @@ pub async fn run(repository: &Repository, global: &Global, args: &Expire) -> any
         deleted_log_bytes: plan.logs.iter().map(|log| log.stored_bytes).sum(),
     };
     if !args.dry_run {
-        expire::execute(repository, &args.name, &plan).await?;
-        engine_long_term::sweep(repository, &args.name).await?;
+        expire::execute(repository, &args.name, &plan, lock.as_ref()).await?;
+        engine_long_term::sweep(repository, &args.name, copying.as_ref()).await?;
         for copy in &copies {
             engine_long_term::delete(repository, &args.name, copy.id).await?;
         }
@@ -92,6 +98,39 @@ pub async fn run(repository: &Repository, global: &Global, args: &Expire) -> any
     }
     output::one(global.output, &shown, || text(&shown, window_start))?;
     Ok(Exit::Success)
+}
+
+/// A service keeps an instance's backups for its databases' policies, which nobody means to shorten in passing.
+async fn check_policies(
+    repository: &Repository,
+    args: &Expire,
+    now: Timestamp,
+) -> anyhow::Result<()> {
+    let Some((_, policies)) = repository.policies(&args.name).await? else {
+        return Ok(());
+    };
+    let days = |policy: &DatabasePolicy| {
+        RetentionDays::of_deleted(policy.short_term_days.into(), RetentionDays::LONGEST)
+    };
+    let mut wanted: Option<(RetentionDays, &str)> = None;
+    for policy in &policies.databases {
+        let days = days(policy)?;
+        let wants = match policy.deleted_at {
+            None => instance_retention([days], [], now),
+            Some(deleted_at) => instance_retention([], [(days, deleted_at)], now),
+        };
+        let longer = wants.filter(|wants| wanted.is_none_or(|(most, _)| *wants > most));
+        wanted = longer.map(|days| (days, policy.name.as_str())).or(wanted);
+    }
+    match wanted {
+        Some((days, name)) if u16::from(days.get()) > args.retention_days => {
+            let text = format!(
+                "the policy of database `{name}` keeps {days} days, and a service that has it expires by itself. Give --retention-days {days}, or --against-policies to delete what policies want"
+            );
+            Err(Refusal(text).into())
+        }
+        _ => Ok(()),
+    }
 }
 
 fn text(shown: &Shown, window_start: Timestamp) -> String {

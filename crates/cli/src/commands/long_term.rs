@@ -84,11 +84,11 @@ async fn copy(repository: &Repository, global: &Global, args: CopyArgs) -> anyho
         output::one(global.output, &shown, || shown.text())?;
         return Ok(Exit::Success);
     }
-    long_term::sweep(repository, &instance).await?;
+    long_term::sweep(repository, &instance, lock.as_ref()).await?;
     let progress = Progress::default();
     let display = Display::new(&progress);
     let interrupt = tokio::spawn(cancel_on_interrupt(progress.clone()));
-    let made = long_term::execute(repository, &plan, &progress).await;
+    let made = long_term::execute(repository, &plan, lock.as_ref(), &progress).await;
     interrupt.abort();
     drop(display);
     if let Some(lock) = lock {

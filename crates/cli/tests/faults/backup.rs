@@ -15,7 +15,7 @@ use rustix::process::Signal;
 
 use crate::{
     on_15_and_18,
-    support::{Everpoint, random_below, until, until_let_go},
+    support::{Everpoint, end_lock, random_below, until, until_let_go},
 };
 
 /// Backups killed in each test of it.
@@ -124,6 +124,24 @@ on_15_and_18! {
         }
         // The server knows of no backup any more: it may stop and begin another.
         until_let_go(&cluster).await?;
+        everpoint.back_up()?;
+        everpoint.verify()
+    }
+
+    /// The second takes the first one's packs for remains.
+    async fn a_backup_whose_lock_was_taken_away_is_not_finished(server: Server) -> Result<()> {
+        let everpoint = Everpoint::new()?;
+        let cluster = Cluster::builder(server.major()).start().await?;
+        everpoint.add(&cluster)?;
+        let mut first = everpoint.start(["backup", "main"])?;
+        first.wait_until_it_says("begins at").await?;
+        first.signal(Signal::STOP)?;
+        end_lock(&cluster).await?;
+        everpoint.back_up()?;
+        first.signal(Signal::CONT)?;
+        first.wait().await?.expect(1);
+        assert_eq!(everpoint.backup_ids()?.len(), 1);
+        everpoint.verify()?;
         everpoint.back_up()?;
         everpoint.verify()
     }

@@ -3,12 +3,20 @@
 use std::{fs, process::Command, time::Instant};
 
 use anyhow::{Context, Result, ensure};
+use everpoint_engine::{backup::SweepError, expire};
+use everpoint_instance::{ConnectionSpec, InstanceLock, LockKind, connect_sql};
+use everpoint_pgformat::Oid;
+use everpoint_repository::{
+    policy_document::{DatabasePolicy, PolicyDocument},
+    retention,
+};
 use everpoint_testkit::{Cluster, StopMode};
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::{
     on_15_and_18,
-    support::{Everpoint, random_below, until_let_go},
+    support::{Everpoint, end_lock, random_below, until_let_go},
 };
 
 const EXPIRE: [&str; 4] = ["expire", "main", "--retention-days", "7"];
@@ -165,6 +173,58 @@ on_15_and_18! {
             everpoint.verify()?;
         }
         aged.restore(3).await
+    }
+
+    /// Whoever has the lock next may write what would be taken for remains.
+    async fn expiry_that_lost_its_lock_deletes_nothing(server: Server) -> Result<()> {
+        let aged = aged_backups(server.major()).await?;
+        let repository = aged.everpoint.open().await?;
+        let name = "main".parse()?;
+        let start = Timestamp::now() - SignedDuration::from_hours(7 * 24);
+        let index = repository.log_index(&name).await?;
+        let plan = retention::plan(&repository.backups(&name).await?, &index, start);
+        assert_eq!(plan.backups.len(), 2);
+        let spec: ConnectionSpec = aged.cluster.connection_string("postgres").parse()?;
+        let session = connect_sql(&spec, "postgres").await?;
+        let lock = InstanceLock::try_acquire(session, LockKind::Writer, "main").await?;
+        end_lock(&aged.cluster).await?;
+        let before = aged.everpoint.contents()?;
+        let refused = expire::execute(&repository, &name, &plan, Some(&lock)).await;
+        assert!(matches!(refused, Err(SweepError::Lock(_))), "{refused:?}");
+        assert_eq!(aged.everpoint.contents()?, before);
+        Ok(())
+    }
+
+    async fn what_policies_want_is_deleted_only_when_told_so(server: Server) -> Result<()> {
+        let aged = aged_backups(server.major()).await?;
+        let everpoint = &aged.everpoint;
+        let now = Timestamp::now();
+        let policy = |name: &str, days, deleted_days_ago: Option<i64>| DatabasePolicy {
+            oid: Oid::new(16384),
+            name: name.to_owned(),
+            collation: "C".to_owned(),
+            created_at: now,
+            deleted_at: deleted_days_ago.map(|days| now - SignedDuration::from_hours(24 * days)),
+            short_term_days: days,
+            tags: Default::default(),
+            long_term: None,
+        };
+        let databases = vec![
+            policy("small", 3, None),
+            policy("shop", 14, None),
+            policy("gone", 35, Some(36)),
+        ];
+        let policies = PolicyDocument { written_at: now, databases };
+        everpoint.open().await?.write_policies(&"main".parse()?, &policies).await?;
+        let before = everpoint.contents()?;
+        let refused = everpoint.run(EXPIRE)?.expect(3);
+        refused.says("`shop` keeps 14 days").says("--against-policies");
+        assert_eq!(everpoint.contents()?, before);
+        let kept = everpoint.json(["expire", "main", "--retention-days", "14", "--dry-run"])?;
+        assert_eq!(kept["kept_backups"], json!(aged.ids(&[0, 1, 2, 3, 4])));
+        everpoint.json(EXPIRE.iter().chain(&["--against-policies"]))?;
+        assert_eq!(everpoint.backup_ids()?, aged.ids(&[2, 3, 4]));
+        everpoint.verify()
     }
 
     async fn a_server_that_is_gone_is_not_asked_only_when_told_so(server: Server) -> Result<()> {

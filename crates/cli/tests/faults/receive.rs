@@ -97,6 +97,34 @@ async fn check_latest(everpoint: &Everpoint, cluster: &Cluster, ledger: &Ledger)
     Ok(())
 }
 
+/// A server whose machine or network went without a word.
+async fn a_server_that_answers_nothing_is_connected_to_anew() -> Result<()> {
+    let everpoint = Everpoint::new()?;
+    let cluster = Cluster::builder(18).start().await?;
+    everpoint.add(&cluster)?;
+    everpoint.back_up()?;
+    let mut receiver = everpoint.start(RECEIVE)?;
+    let streams = "SELECT count(*) = 1 FROM pg_stat_replication WHERE state = 'streaming'";
+    until("it streams", async || {
+        Ok(cluster.value("postgres", streams).await? == "t")
+    })
+    .await?;
+    let halted = Halted::process(&cluster, "walsender").await?;
+    receiver.wait_until_it_says("connection").await?;
+    drop(halted);
+    let moment = cluster.moment().await?;
+    cluster
+        .sql("postgres", "CREATE TABLE later (a int)")
+        .await?;
+    until_stored(&everpoint, moment.lsn).await?;
+    end(receiver).await
+}
+
+#[test]
+fn a_server_that_answers_nothing_is_connected_to_anew_on_18() -> Result<()> {
+    everpoint_testkit::run(a_server_that_answers_nothing_is_connected_to_anew())
+}
+
 on_15_and_18! {
     async fn no_log_is_lost_over_restarts_cuts_and_kills(server: Server) -> Result<()> {
         let everpoint = Everpoint::new()?;

@@ -5,6 +5,7 @@ pub mod pack_writer;
 pub mod pipeline;
 pub mod selection;
 pub mod source;
+mod sweep;
 pub mod work;
 
 use std::{
@@ -55,6 +56,9 @@ use self::{
     pipeline::{BaseFiles, Copied, CopyError, ManifestTarget, Mapped, copy_files},
     work::WorkContext,
 };
+pub(crate) use sweep::check;
+pub use sweep::{SweepError, sweep};
+
 use crate::{
     instance_record::{InstanceRecord, WalSupply},
     log::receive::{self, ReceiveError, ReceiveEvent, ReceivePlan, Until},
@@ -237,6 +241,9 @@ pub enum BackupError {
     /// The log cannot be received.
     #[error(transparent)]
     Receive(#[from] ReceiveError),
+    /// Remains of earlier backups.
+    #[error(transparent)]
+    Sweep(#[from] SweepError),
     /// The slot's name.
     #[error("the instance's slot `{slot}` has an impossible name")]
     SlotName {
@@ -274,7 +281,7 @@ pub async fn run(
     let backups = found.backups;
     match found.unreadable.as_slice() {
         [] => {
-            let swept = sweep(repository, &plan.instance, &backups).await?;
+            let swept = sweep(repository, &plan.instance, &backups, Some(&lock)).await?;
             if swept > 0 {
                 listener(BackupEvent::Swept { objects: swept });
             }
@@ -304,6 +311,7 @@ pub async fn run(
         plan,
         progress,
         listener,
+        lock: &lock,
         facts,
         control,
         id,
@@ -377,26 +385,6 @@ fn check_cluster(
     })
 }
 
-/// Removes what interrupted backups left. The writer's lock is held, so none is under way.
-///
-/// # Errors
-/// When the store fails.
-pub async fn sweep(
-    repository: &Repository,
-    instance: &InstanceName,
-    living: &[Backup],
-) -> Result<u64, RepositoryError> {
-    let mut swept = 0;
-    for pack in repository.unreferenced_packs(instance, living).await? {
-        repository.store().delete(&pack.path).await?;
-        swept += 1;
-    }
-    for folder in [layout::packs(instance), layout::backups(instance)] {
-        swept += repository.store().sweep_staged(&folder)?;
-    }
-    Ok(swept)
-}
-
 async fn remove_packs(
     repository: &Repository,
     instance: &InstanceName,
@@ -468,6 +456,7 @@ struct Choice {
 }
 
 struct Taking<'a> {
+    lock: &'a InstanceLock,
     repository: &'a Repository,
     plan: &'a BackupPlan,
     progress: &'a Progress,
@@ -569,6 +558,8 @@ impl Taking<'_> {
         .await?;
 
         self.progress.phase("writing the manifest", 0);
+        // Without it another backup may have removed this one's packs as remains.
+        self.lock.check().await?;
         let (object, sections) = manifest.writer.finish().map_err(RepositoryError::from)?;
         let backup = Backup {
             id: self.id.clone(),

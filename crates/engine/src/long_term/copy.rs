@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use everpoint_instance::InstanceLock;
 use everpoint_pgformat::Oid;
 use everpoint_repository::{
     BackupId, CopyId, InstanceName, Repository, RepositoryError,
@@ -18,6 +19,7 @@ use tokio::runtime::Handle;
 use super::{LongTermError, frames, log};
 use crate::{
     backup::{
+        check,
         pack_writer::{PackTable, PackTarget},
         pipeline::ManifestTarget,
     },
@@ -171,18 +173,19 @@ fn full_backup(stored: &Stored, request: &CopyRequest) -> Result<Backup, LongTer
     }
 }
 
-/// Makes the copy. The caller holds the instance's lock for long-term copies, so that what is copied does not
-/// expire meanwhile, and remains are not taken for a copy at work.
+/// Makes the copy. `lock` is the instance's for long-term copies, so that what is copied does not expire meanwhile, and
+/// a copy at work is not taken for remains; none where it is known that there is no server.
 ///
 /// # Errors
 /// See [`LongTermError`]; what was written by then is removed, or swept later where it cannot be now.
 pub async fn execute(
     repository: &Repository,
     plan: &CopyPlan,
+    lock: Option<&InstanceLock>,
     progress: &Progress,
 ) -> Result<LongTermCopy, LongTermError> {
     let id = CopyId::random();
-    let made = make(repository, plan, id, progress).await;
+    let made = make(repository, plan, id, lock, progress).await;
     if made.is_err() {
         // The first error is the one to tell; the next copy sweeps what stays.
         let _ = repository.delete_copy(&plan.request.instance, id).await;
@@ -194,6 +197,7 @@ async fn make(
     repository: &Repository,
     plan: &CopyPlan,
     id: CopyId,
+    lock: Option<&InstanceLock>,
     progress: &Progress,
 ) -> Result<LongTermCopy, LongTermError> {
     let instance = &plan.request.instance;
@@ -229,6 +233,8 @@ async fn make(
         restored_bytes: totals.restored_bytes,
         stored_bytes,
     };
+    // Without it somebody may have removed what was written as remains.
+    check(lock).await?;
     repository.write_copy_state(&copy).await?;
     Ok(copy)
 }

@@ -9,6 +9,7 @@ mod copy;
 mod frames;
 mod log;
 
+use everpoint_instance::{InstanceLock, lock::LockError};
 use everpoint_pgformat::Lsn;
 use everpoint_repository::{
     BackupId, CopyId, InstanceName, Repository, RepositoryError, long_term::LongTermCopy,
@@ -18,6 +19,7 @@ use jiff::Timestamp;
 pub use copy::{CopiedDatabase, CopyPlan, CopyRequest, execute, plan};
 
 use crate::{
+    backup::{SweepError, check},
     log::reader::LogPlanError,
     restore::{RestoreError, pack_reader::PackReadError},
     summary::SummaryReadError,
@@ -86,6 +88,9 @@ pub enum LongTermError {
         /// Where.
         end: Lsn,
     },
+    /// Others may write.
+    #[error(transparent)]
+    Lock(#[from] LockError),
     /// The repository.
     #[error(transparent)]
     Repository(#[from] RepositoryError),
@@ -157,16 +162,19 @@ pub async fn delete(
 }
 
 /// Deletes what interrupted copies of an instance left, and returns how many there were. Nobody may be
-/// making one: the caller holds the instance's lock for long-term copies, or knows that there is no server.
+/// making one: `lock` is the instance's for long-term copies, none where it is known that there is no server.
 ///
 /// # Errors
-/// When the store fails.
+/// When the lock is lost, or the store fails.
 pub async fn sweep(
     repository: &Repository,
     instance: &InstanceName,
-) -> Result<u64, RepositoryError> {
+    lock: Option<&InstanceLock>,
+) -> Result<u64, SweepError> {
+    let unfinished = repository.copies(instance).await?.unfinished;
+    check(lock).await?;
     let mut swept = 0;
-    for id in repository.copies(instance).await?.unfinished {
+    for id in unfinished {
         repository.delete_copy(instance, id).await?;
         swept += 1;
     }

@@ -159,7 +159,7 @@ impl Service {
                     say(format!("forgets {id}"));
                 }
                 say(format!("forgets {} log backups", plan.logs.len()));
-                expire::execute(&self.repository, instance, &plan)
+                expire::execute(&self.repository, instance, &plan, Some(&lock))
                     .await
                     .map(|_| ())
                     .map_err(|error| failed(&error))

@@ -204,7 +204,7 @@ impl Service {
             .await
             .map_err(|error| failure("ConflictingDatabaseOperation", &error))?;
         let made = async {
-            let swept = long_term::sweep(self.repository(), name).await;
+            let swept = long_term::sweep(self.repository(), name, Some(&lock)).await;
             swept.map_err(|error| failure("LongTermCopyFailed", &error))?;
             while !self.is_ending()
                 && self.term().is_some()
@@ -214,7 +214,7 @@ impl Service {
                     CopyStep::PassOver { full } => (full.ended, &[][..]),
                     CopyStep::Copied { full, reasons } => (full.ended, reasons.as_slice()),
                     CopyStep::Copy { full, kept } => {
-                        self.make_copy(name, &due.row, full, kept).await?;
+                        self.make_copy(&lock, name, &due.row, full, kept).await?;
                         (full.ended, kept.reasons.as_slice())
                     }
                 };
@@ -233,6 +233,7 @@ impl Service {
 
     async fn make_copy(
         &self,
+        lock: &InstanceLock,
         instance: &InstanceName,
         row: &LongTermRow,
         full: &Full,
@@ -260,7 +261,8 @@ impl Service {
                         "copies database `{}` of {}",
                         plan.name, plan.backup.id
                     ));
-                    let copy = long_term::execute(self.repository(), &plan, progress).await;
+                    let copy =
+                        long_term::execute(self.repository(), &plan, Some(lock), progress).await;
                     let copy = copy.map_err(|error| failed(&error))?;
                     say(format!(
                         "copy {} is complete: {} bytes stored, kept until {}",

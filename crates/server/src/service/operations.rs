@@ -6,18 +6,23 @@ use everpoint_api::{ApiError, Code};
 use everpoint_engine::progress::Progress;
 use everpoint_repository::InstanceName;
 use jiff::Timestamp;
+use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::Service;
 use crate::{
     audit::Outcome,
-    catalog::{EventRow, OperationId, OperationKind, OperationRow, OperationState},
+    catalog::{CatalogError, EventRow, OperationId, OperationKind, OperationRow, OperationState},
 };
 
 /// How often progress is written down.
 const NOTE_INTERVAL: Duration = Duration::from_secs(1);
 /// Events that wait to be written down.
 const WAITING_EVENTS: usize = 256;
+/// How long is waited before what could not be written down is tried again: at first, and at the most.
+const RETRY_PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+/// How often it is tried when the service ends.
+const LAST_ATTEMPTS: u32 = 3;
 /// The longest text of an error that is kept.
 const MAX_ERROR_CHARS: usize = 4000;
 
@@ -118,6 +123,34 @@ impl Service {
         }
     }
 
+    /// Has the catalog do something until it does. What went unwritten would stand for ever: an operation that never
+    /// ended keeps others of its instance from beginning. Gives up only when the service ends; its next start finds
+    /// what is left.
+    ///
+    /// # Errors
+    /// The catalog's, when the service ends.
+    pub(super) async fn insist<T, F: Future<Output = Result<T, CatalogError>>>(
+        &self,
+        write: impl Fn() -> F,
+    ) -> Result<T, CatalogError> {
+        let (mut pause, mut last) = (RETRY_PAUSES.0, 0);
+        loop {
+            let error = match write().await {
+                Ok(done) => return Ok(done),
+                Err(error) => error,
+            };
+            tracing::error!(error = %crate::chain(&error), "the catalog failed");
+            if self.is_ending() {
+                last += 1;
+                if last >= LAST_ATTEMPTS {
+                    return Err(error);
+                }
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(RETRY_PAUSES.1);
+        }
+    }
+
     async fn finish<T>(
         &self,
         row: &OperationRow,
@@ -146,13 +179,10 @@ impl Service {
             (Ok(_), _) => None,
         };
         let error = error.as_ref().map(|(code, text)| (*code, text.as_str()));
-        let ended = self
-            .catalog
-            .end_operation(row.id, state, error, Timestamp::now())
-            .await;
-        if let Err(error) = ended {
-            tracing::error!(error = %crate::chain(&error), "the catalog failed");
-        }
+        let now = Timestamp::now();
+        let end = || self.catalog.end_operation(row.id, state, error, now);
+        // Of no consequence when it cannot be written down, for then the service ends, too.
+        let _ = self.insist(end).await;
         self.set_running(row.id, None);
         let (instance, kind) = (&row.instance, row.kind.as_str());
         match error {

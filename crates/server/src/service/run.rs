@@ -206,21 +206,23 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
     let (stop_log, log_told) = watch::channel(false);
     let (stop_step, step_told) = watch::channel(false);
     let (begun, first_step) = oneshot::channel();
-    let keeping_step = tokio::spawn(service.clone().keep_step(begun, step_told.clone()));
+    let step = service.clone().keep_step(begun, step_told.clone());
+    let keeping_step = thread::keep("keeping step", step);
     // So that who is alone schedules from the start.
     let _ = first_step.await;
-    let keeping_access = tokio::spawn(service.clone().keep_access_document(step_told));
+    let access = service.clone().keep_access_document(step_told);
+    let keeping_access = thread::keep("keeping access", access);
     let serving = {
         let (service, told) = (service.clone(), told.clone());
-        tokio::spawn(http::serve(listener, service, told))
+        thread::keep("serving", http::serve(listener, service, told))
     };
     let working = {
         let (service, told) = (service.clone(), told.clone());
         let working = thread::run("databases".to_owned(), move || service.keep_working(told));
         working.map_err(|source| RunError::Thread { source })?
     };
-    let scheduling = tokio::spawn(keep_scheduling(service.clone(), told));
-    let watching = tokio::spawn(service.clone().keep_watching(log_told));
+    let scheduling = thread::keep("scheduling", keep_scheduling(service.clone(), told));
+    let watching = thread::keep("watching", service.clone().keep_watching(log_told));
     Ok(Running {
         service,
         address,

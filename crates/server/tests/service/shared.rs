@@ -4,7 +4,7 @@ use std::{fs::Permissions, os::unix::fs::PermissionsExt, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use everpoint_server::http::Method;
-use everpoint_testkit::Cluster;
+use everpoint_testkit::{Cluster, StopMode};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::{Instant, sleep};
 
@@ -23,10 +23,7 @@ async fn what_one_server_changes_and_finds_the_other_one_knows_and_can_cancel() 
     let place = Place::new().await?;
     add(&place, &cluster, "one").await?;
     let shared = format!("catalog = \"{}\"\n", cluster.url("catalog"));
-    let sql = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'";
-    let pid: i32 = cluster.value("postgres", sql).await?.parse()?;
-    let checkpointer = Pid::from_raw(pid).context("a process")?;
-    kill_process(checkpointer, Signal::STOP)?;
+    let checkpointer = stop_checkpointer(&cluster).await?;
 
     let first = place.start_as("first", &shared, QUICK).await?;
     let second = place.start_as("second", &shared, QUICK).await?;
@@ -78,6 +75,53 @@ async fn what_one_server_changes_and_finds_the_other_one_knows_and_can_cancel() 
     first.stop().await;
     second.stop().await;
     Ok(())
+}
+
+/// What is not written down when it ends would keep the instance from being backed up for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_ends_while_the_catalog_is_away_is_written_down_when_it_is_back() -> Result<()> {
+    let cluster = Cluster::builder(18).start().await?;
+    let mut keeper = Cluster::builder(18).start().await?;
+    keeper.sql("postgres", "CREATE DATABASE catalog").await?;
+    let place = Place::new().await?;
+    add(&place, &cluster, "one").await?;
+    let checkpointer = stop_checkpointer(&cluster).await?;
+    let catalog = format!("catalog = \"{}\"\n", keeper.url("catalog"));
+    let running = place.start_as("state", &catalog, QUICK).await?;
+    let service = running.service();
+    let owner = Somebody::new(service).await?;
+    owner.with("Owner", &service.group_scope()).await?;
+    let operations = format!("{}/operations", instance_path(service));
+    let id = eventually(&owner, &operations, "the backup", |answer| {
+        let first = answer["value"].as_array()?.first()?;
+        first["name"].as_str().map(str::to_owned)
+    })
+    .await?;
+    keeper.stop(StopMode::Immediate).await?;
+    kill_process(checkpointer, Signal::CONT)?;
+    let repository = place.repository().await?;
+    let begun = Instant::now();
+    while repository.backups(&"one".parse()?).await?.is_empty() {
+        ensure!(begun.elapsed() < PATIENCE, "the backup does not end");
+        sleep(Duration::from_millis(50)).await;
+    }
+    // So long that its end was tried to be written down.
+    sleep(Duration::from_secs(2)).await;
+    keeper.start().await?;
+    eventually(&owner, &format!("{operations}/{id}"), "its end", |answer| {
+        (answer["properties"]["state"] == "Succeeded").then_some(())
+    })
+    .await?;
+    running.stop().await;
+    Ok(())
+}
+
+async fn stop_checkpointer(cluster: &Cluster) -> Result<Pid> {
+    let sql = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'";
+    let pid: i32 = cluster.value("postgres", sql).await?.parse()?;
+    let checkpointer = Pid::from_raw(pid).context("a process")?;
+    kill_process(checkpointer, Signal::STOP)?;
+    Ok(checkpointer)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -167,7 +167,7 @@ impl Taking {
     pub async fn expire(&self, window_start: Timestamp) -> Result<()> {
         let index = self.repository.log_index(&self.name).await?;
         let plan = retention::plan(&self.backups().await?, &index, window_start);
-        expire::execute(&self.repository, &self.name, &plan).await?;
+        expire::execute(&self.repository, &self.name, &plan, None).await?;
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! Backups made to look older than they are: nobody can wait for weeks.
+//! The repository looked into, and backups made to look older than they are: nobody can wait for weeks.
 
 use anyhow::{Context, Result};
 use everpoint_repository::{
@@ -15,12 +15,17 @@ use zeroize::Zeroizing;
 use super::Everpoint;
 
 impl Everpoint {
-    /// Writes a backup's manifest anew with all its times so many days earlier.
-    pub async fn age(&self, backup: &str, days: i64) -> Result<()> {
+    /// The repository itself.
+    pub async fn open(&self) -> Result<Repository> {
         let address = self.repository();
         let store = Store::open(address.to_str().context("a path")?, Missing::Refuse)?;
         let key = Zeroizing::new(std::fs::read(self.key_file())?);
-        let repository = Repository::open(store, &Secret::KeyFile(key)).await?;
+        Ok(Repository::open(store, &Secret::KeyFile(key)).await?)
+    }
+
+    /// Writes a backup's manifest anew with all its times so many days earlier.
+    pub async fn age(&self, backup: &str, days: i64) -> Result<()> {
+        let repository = self.open().await?;
         let name = "main".parse()?;
         let manifests = repository.manifests(&name).await?;
         let found = manifests.into_iter().find(|(id, ..)| id.as_str() == backup);

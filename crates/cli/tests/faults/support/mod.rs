@@ -45,6 +45,14 @@ pub async fn until_let_go(cluster: &Cluster) -> Result<()> {
     .await
 }
 
+/// Ends the session that holds the only lock there is in a server, as administrators do with one that hangs.
+pub async fn end_lock(cluster: &Cluster) -> Result<()> {
+    let ended =
+        "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_locks WHERE locktype = 'advisory'";
+    anyhow::ensure!(cluster.value("postgres", ended).await? == "1");
+    Ok(())
+}
+
 /// A random number below `limit`. What hangs on it says so where it fails.
 pub fn random_below(limit: u64) -> u64 {
     let id = ObjectId::random();

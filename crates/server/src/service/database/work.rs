@@ -61,6 +61,15 @@ impl Teller {
     }
 }
 
+/// Whether the catalog knows of an operation's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    /// It does.
+    Yes,
+    /// It could not be told.
+    No,
+}
+
 /// What an operation leaves to be put away once its end is written down.
 pub(super) type Remains = Option<(Box<Restored>, Watch)>;
 
@@ -187,18 +196,18 @@ impl Service {
         result: Result<Remains, Failure>,
     ) {
         let id = operation.row.id;
-        let asked = match self.catalog.database_operation(id).await {
-            Ok(found) => {
-                found.is_some_and(|found| found.row.state == OperationState::CancelInProgress)
-            }
-            Err(_) => true,
-        };
+        let find = || self.catalog.database_operation(id);
+        let found = self.insist(find).await;
+        let asked = found.is_ok_and(|found| {
+            found.is_some_and(|found| found.row.state == OperationState::CancelInProgress)
+        });
         let cancelled = progress.is_cancelled();
         match result {
             Ok(remains) => {
-                self.end_as(operation, OperationState::Succeeded, None)
-                    .await;
-                if let Some((restored, watch)) = remains
+                let end = self.end_as(operation, OperationState::Succeeded, None);
+                // What is left tells the next start how it ended, if nothing else does.
+                if end.await == Written::Yes
+                    && let Some((restored, watch)) = remains
                     && let Err(error) = restored.put_away(&watch).await
                 {
                     let error = crate::chain(&error);
@@ -208,9 +217,9 @@ impl Service {
             Err(_) if cancelled && !asked && self.databases.is_ending() => {
                 self.audit_database(operation, Outcome::Failed, "put back into the queue");
                 let server = &self.databases.server;
-                if let Err(error) = self.catalog.requeue_database_operation(id, server).await {
-                    tracing::error!(error = %crate::chain(&error), "the catalog failed");
-                }
+                let requeue = || self.catalog.requeue_database_operation(id, server);
+                // If not, the next start does.
+                let _ = self.insist(requeue).await;
             }
             Err(_) if cancelled => {
                 let cancelled = Failure {
@@ -222,7 +231,7 @@ impl Service {
             }
             Err(failure) => {
                 self.end_as(operation, OperationState::Failed, Some(failure))
-                    .await
+                    .await;
             }
         }
     }
@@ -233,9 +242,9 @@ impl Service {
         operation: &DatabaseOperation,
         state: OperationState,
         failure: Option<Failure>,
-    ) {
+    ) -> Written {
         self.end_of(operation, &self.databases.server, state, failure)
-            .await;
+            .await
     }
 
     /// Writes down the end of an operation that a server has, or had when it was last heard of.
@@ -245,7 +254,7 @@ impl Service {
         server: &str,
         state: OperationState,
         failure: Option<Failure>,
-    ) {
+    ) -> Written {
         let row = &operation.row;
         let text =
             |failure: &Failure| -> String { failure.text.chars().take(MAX_ERROR_CHARS).collect() };
@@ -253,17 +262,18 @@ impl Service {
             .as_ref()
             .map(|failure| (failure.code, text(failure)));
         let error = error.as_ref().map(|(code, text)| (*code, text.as_str()));
-        let ended = self
-            .catalog
-            .end_database_operation(row.id, server, state, error, Timestamp::now())
-            .await;
-        match ended {
+        let now = Timestamp::now();
+        let end = || {
+            let catalog = &self.catalog;
+            catalog.end_database_operation(row.id, server, state, error, now)
+        };
+        match self.insist(end).await {
             Ok(true) => {}
             Ok(false) => {
                 tracing::warn!(operation = %row.id, "it is over, or another server took it over: its end here counts no more");
-                return;
+                return Written::Yes;
             }
-            Err(error) => tracing::error!(error = %crate::chain(&error), "the catalog failed"),
+            Err(_) => return Written::No,
         }
         let (instance, kind, name) = (&row.instance, row.kind.as_str(), &operation.name);
         match error {
@@ -277,6 +287,7 @@ impl Service {
             }
         }
         self.databases.changed.notify_one();
+        Written::Yes
     }
 
     pub(super) fn set_pace(&self, id: OperationId, pace: Option<Pace>) {
