@@ -424,7 +424,9 @@ async fn choose_base(
         .filter(|backup| backup.kind == BackupKind::Full && backup.version == facts.major)
         // Turning checksums on or off changes pages and leaves their LSNs as they were.
         .filter(|backup| backup.checksums == (facts.checksums == Checksums::On))
-        .rfind(in_history)
+        .filter(in_history)
+        // Not by time: a clock may have been wrong.
+        .max_by_key(|backup| backup.stop_lsn)
         .cloned();
     if last.is_none() && plan.kind == RequestedKind::Differential {
         let reason = match backups.iter().any(|backup| backup.kind == BackupKind::Full) {

@@ -59,7 +59,8 @@ impl From<RetentionDays> for NewRetention {
 
 impl Catalog {
     /// Writes down what databases an instance has: new ones get a policy, those that are gone are marked as
-    /// deleted at `now`. Returns how many those are.
+    /// deleted at `now`. One that was gone and is back, as on a server that was set back, has its policy again. Returns
+    /// how many are gone.
     ///
     /// # Errors
     /// When the catalog fails.
@@ -108,7 +109,7 @@ impl Catalog {
                 .any(|row| row.oid == oid && row.deleted_at.is_none())
         };
         for seen in seen.iter().filter(|seen| !is_known(seen.oid)) {
-            sqlx::query("INSERT INTO databases (instance, oid, created_us, name, \"collation\", retention_days) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING")
+            sqlx::query("INSERT INTO databases (instance, oid, created_us, name, \"collation\", retention_days) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (instance, oid, created_us) DO UPDATE SET deleted_us = NULL, name = excluded.name, \"collation\" = excluded.\"collation\", retention_days = CASE databases.retention_days WHEN 0 THEN excluded.retention_days ELSE databases.retention_days END")
                 .bind(instance.as_str())
                 .bind(i64::from(seen.oid))
                 .bind(microseconds(seen.created_at))

@@ -137,6 +137,15 @@ on_both! {
         );
         let rows = look(&[seen(6, "renamed", 300)], 400).await;
         assert_eq!(rows[0].deleted_at, Some(at(300)), "it is deleted once");
+        let rows = look(&[seen(5, "back", 10)], 500).await;
+        let found = |row: &DatabaseRow| (row.name.clone(), row.retention, row.deleted_at);
+        assert_eq!(found(&rows[0]), ("back".to_owned(), days, None));
+        assert_eq!(rows[1].deleted_at, Some(at(500)));
+        look(&[], 600).await;
+        let purged = RetentionDays::of_deleted(0, days).unwrap();
+        catalog.set_retention(&instance, &rows[0], purged).await.unwrap();
+        let rows = look(&[seen(5, "back", 10)], 700).await;
+        assert_eq!(found(&rows[0]), ("back".to_owned(), RetentionDays::DEFAULT, None));
     }
 
     async fn operations_of_servers_that_are_gone_are_ended_and_those_of_living_ones_are_not(place: &Place) {

@@ -3,7 +3,9 @@
 use everpoint_repository::InstanceName;
 use jiff::{SignedDuration, Timestamp};
 
-use super::{DIFFERENTIAL_SHARE_PERCENT, History, Kind, RETRY_PAUSES, Running, Schedule};
+use super::{
+    CLOCK_SLACK, DIFFERENTIAL_SHARE_PERCENT, History, Kind, RETRY_PAUSES, Running, Schedule,
+};
 
 /// How much may run at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +34,8 @@ pub enum Reason {
     First,
     /// Log is missing behind the last one.
     Gap,
+    /// The last full backup is dated later than now: the clock was wrong then, or is.
+    DatedAhead,
     /// The week's moment has come.
     Weekly,
     /// The last differential was nearly as large as a full backup.
@@ -52,7 +56,7 @@ pub fn due<'a>(
     for (schedule, history) in instances {
         if history.running == Running::Yes {
             running += 1;
-        } else if retry_at(history).is_none_or(|at| at <= now)
+        } else if retry_at(history, now).is_none_or(|at| at <= now)
             && let Some((kind, reason, since)) = wanted(schedule, history, now)
         {
             found.push((schedule, kind, reason, since));
@@ -90,13 +94,16 @@ fn wanted(
     if let Some(gap) = history.gap.filter(|gap| *gap >= full.started_at) {
         return Some((Kind::Full, Reason::Gap, gap));
     }
+    if is_ahead(full.started_at, now) {
+        return Some((Kind::Full, Reason::DatedAhead, now));
+    }
     let weekly = schedule.full.latest(now);
     if full.started_at < weekly {
         return Some((Kind::Full, Reason::Weekly, weekly));
     }
-    let differential = history
-        .differential
-        .filter(|differential| differential.started_at > full.started_at);
+    let differential = history.differential.filter(|differential| {
+        differential.started_at > full.started_at && !is_ahead(differential.started_at, now)
+    });
     let last = differential.map_or(full.started_at, |differential| differential.started_at);
     let moment = schedule.differential.latest(now);
     if last >= moment {
@@ -114,9 +121,16 @@ fn wanted(
     }
 }
 
+/// Whether a time lies so far ahead that waiting for it would be wrong: a clock was set back since.
+fn is_ahead(time: Timestamp, now: Timestamp) -> bool {
+    time.duration_since(now) > CLOCK_SLACK
+}
+
 /// When an instance whose last attempt failed is tried again.
-fn retry_at(history: &History) -> Option<Timestamp> {
-    let failed_at = history.failed_at.filter(|_| history.failures > 0)?;
+fn retry_at(history: &History, now: Timestamp) -> Option<Timestamp> {
+    let failed_at = history
+        .failed_at
+        .filter(|at| history.failures > 0 && !is_ahead(*at, now))?;
     let doublings = (history.failures - 1).min(16);
     let pause = RETRY_PAUSES
         .0
@@ -136,7 +150,7 @@ pub fn next_look<'a>(
         .filter(|(_, history)| history.running == Running::No)
         .map(|(schedule, history)| {
             let moment = schedule.full.next(now).min(schedule.differential.next(now));
-            let retry = retry_at(history).filter(|retry| *retry > now);
+            let retry = retry_at(history, now).filter(|retry| *retry > now);
             retry.map_or(moment, |retry| retry.min(moment))
         })
         .min()

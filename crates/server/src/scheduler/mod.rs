@@ -13,12 +13,14 @@ pub use slot::{Rhythm, Window, WindowError};
 use std::time::Duration;
 
 use everpoint_repository::InstanceName;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 /// A differential larger than this share of its full backup makes the next one full, in percent.
 pub const DIFFERENTIAL_SHARE_PERCENT: u64 = 75;
 /// The pauses between attempts grow from the first to the second.
 pub const RETRY_PAUSES: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
+/// What lies no further ahead than this may be a clock's small step, and is waited for.
+pub const CLOCK_SLACK: SignedDuration = SignedDuration::from_hours(1);
 /// How often differentials are taken, unless configured otherwise.
 pub const DIFFERENTIAL_EVERY: Duration = Duration::from_secs(12 * 3600);
 

@@ -145,6 +145,7 @@ fn reason(item: &Due) -> String {
     let text = match item.reason {
         Reason::First => "there is no full backup yet",
         Reason::Gap => "log is missing behind the last backup",
+        Reason::DatedAhead => "the last full backup is dated later than now",
         Reason::Weekly => "the week's window has come",
         Reason::LargeDifferential => "the last differential was nearly as large as a full backup",
         Reason::Rhythm => "the next differential is due",

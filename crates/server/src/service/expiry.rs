@@ -15,6 +15,16 @@ use crate::{
     policy::{RetentionDays, instance_retention},
 };
 
+/// How far back databases want to be restored: living ones, and those that were deleted at a moment.
+fn wanted(
+    databases: impl Iterator<Item = (RetentionDays, Option<Timestamp>)> + Clone,
+    now: Timestamp,
+) -> Option<RetentionDays> {
+    let living = databases.clone().filter(|(_, deleted)| deleted.is_none());
+    let deleted = databases.filter_map(|(days, deleted)| Some((days, deleted?)));
+    instance_retention(living.map(|(days, _)| days), deleted, now)
+}
+
 impl Service {
     /// What of an instance no database's policy wants any more. None when it is not known what its databases
     /// want: then nothing may go.
@@ -62,14 +72,20 @@ impl Service {
             .databases(instance)
             .await
             .map_err(|e| failed(&e))?;
-        let living = databases.iter().filter(|row| row.deleted_at.is_none());
-        let deleted = databases
+        let own = databases
             .iter()
-            .filter_map(|row| Some((retention_of(row), row.deleted_at?)));
-        let kept = instance_retention(living.map(&retention_of), deleted, now);
-        let Some(retention) = kept else {
+            .map(|row| (retention_of(row), row.deleted_at));
+        let Some(own) = wanted(own, now) else {
             return Ok(None);
         };
+        let others = self.policies_of_others(instance).await;
+        let others = others.map_err(|error| failed(error.as_ref()))?;
+        let others = others.iter().map(|policy| {
+            let days = i64::from(policy.short_term_days);
+            let known = RetentionDays::of_deleted(days, RetentionDays::LONGEST);
+            (known.unwrap_or(RetentionDays::LONGEST), policy.deleted_at)
+        });
+        let retention = wanted(others, now).map_or(own, |others| others.max(own));
         let backups = self
             .repository
             .backups(instance)
@@ -106,6 +122,9 @@ impl Service {
 
     /// Forgets what may go, while no backup runs.
     pub(super) async fn expire(&self, instance: &InstanceName) {
+        if !self.clock.is_believed() {
+            return;
+        }
         match self.expire_plan(instance).await {
             Ok(None) => return,
             Ok(Some(_)) => {}

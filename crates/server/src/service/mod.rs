@@ -3,6 +3,7 @@
 mod access_document;
 mod authorize;
 mod backup;
+mod clock;
 mod database;
 mod directory;
 mod expiry;
@@ -105,6 +106,7 @@ pub struct Service {
     /// Something changed that those who make long-term copies should look at.
     copies_wake: Notify,
     ending: std::sync::atomic::AtomicBool,
+    clock: clock::Clock,
     written_policies: policies::WrittenPolicies,
 }
 

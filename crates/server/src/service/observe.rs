@@ -175,14 +175,13 @@ pub async fn restorable(
     let index = repository.log_index(name).await?;
     let timeline = index.timelines().last().copied();
     let usable = window::usable(&backups, &index, timeline.unwrap_or(TimelineId::FIRST));
+    // By position: a clock may have been wrong.
     let full = usable
         .iter()
-        .filter(|backup| backup.kind == BackupKind::Full)
-        .max_by_key(|backup| backup.started_at);
+        .rfind(|backup| backup.kind == BackupKind::Full);
     let differential = usable
         .iter()
-        .filter(|backup| full.is_some_and(|full| backup.kind.base() == Some(&full.id)))
-        .max_by_key(|backup| backup.started_at);
+        .rfind(|backup| full.is_some_and(|full| backup.kind.base() == Some(&full.id)));
     Ok(Restorable {
         full: full.map(|backup| taken(backup)),
         differential: differential.map(|backup| taken(backup)),

@@ -34,6 +34,18 @@ impl Service {
         }
     }
 
+    /// Policies that the repository holds and this catalog did not write: what a catalog that was lost, or put back as it
+    /// was earlier, wanted kept is still wanted.
+    pub(super) async fn policies_of_others(
+        &self,
+        instance: &InstanceName,
+    ) -> Result<Vec<DatabasePolicy>, Box<dyn Error + Send + Sync>> {
+        let there = self.repository().policies(instance).await?;
+        let written = self.catalog().policy_revision(instance).await?;
+        let others = there.filter(|(revision, _)| written != Some(*revision));
+        Ok(others.map_or_else(Vec::new, |(_, document)| document.databases))
+    }
+
     async fn try_store_policies(
         &self,
         instance: &InstanceName,

@@ -188,6 +188,7 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         copying: Semaphore::new(COPIES_AT_ONCE),
         copies_wake: Notify::new(),
         ending: false.into(),
+        clock: Default::default(),
         written_policies: Default::default(),
     });
     service.reload_access().await?;
@@ -291,6 +292,7 @@ async fn identifier(catalog: &Catalog, name: &'static str) -> Result<Uuid, RunEr
 
 async fn keep_scheduling(service: Arc<Service>, mut stop: watch::Receiver<bool>) {
     loop {
+        service.clock.is_believed();
         let next = service.begin_due().await;
         let wait = next
             .map(|next| positive(next.duration_since(Timestamp::now())))

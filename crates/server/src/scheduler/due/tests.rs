@@ -99,6 +99,28 @@ fn after_downtime_the_missed_backups_are_caught_up_by_one() {
 }
 
 #[test]
+fn what_is_dated_ahead_of_a_clock_that_was_set_back_is_not_waited_for() {
+    let (schedule, now) = (schedule("a"), at("2026-11-25T12:00:00Z"));
+    let year = hours(24 * 365);
+    let mut history = History {
+        full: taken(now + year, 100),
+        failures: 3,
+        failed_at: Some(now + year),
+        ..History::default()
+    };
+    let found = one(&schedule, &history, now);
+    assert_eq!(found, Some((Kind::Full, Reason::DatedAhead)));
+    history.full = taken(now - hours(13), 100);
+    history.differential = taken(now + year, 10);
+    let found = one(&schedule, &history, now);
+    assert_eq!(found, Some((Kind::Differential, Reason::Rhythm)));
+    // A small step is waited for.
+    history.full = taken(now + hours(1), 100);
+    history.differential = None;
+    assert_eq!(one(&schedule, &history, now), None);
+}
+
+#[test]
 fn failures_are_tried_again_after_pauses_that_grow_to_an_hour() {
     let schedule = schedule("a");
     let failed = at("2026-11-25T12:00:00Z");

@@ -1,0 +1,77 @@
+//! Whether the clock may be believed. One that jumps ahead makes everything look old, and what is forgotten then is gone
+//! when it is put right.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use jiff::{SignedDuration, Timestamp};
+
+/// How much further than what passed a clock may go between two looks.
+const STEP: SignedDuration = SignedDuration::from_hours(1);
+/// How long a clock that was set forward is not believed: as long as somebody may need to notice.
+const DISTRUST: Duration = Duration::from_secs(24 * 3600);
+
+/// Watches the clock.
+#[derive(Debug, Default)]
+pub(super) struct Clock(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    last: Option<(Instant, Timestamp)>,
+    /// When it was set forward, as far as it was not put back since.
+    forward: Option<Instant>,
+}
+
+impl Clock {
+    /// Looks at it, which is to be done every minute or so. False for a day after it was set forward: what its time
+    /// makes look old may not be forgotten meanwhile.
+    pub(super) fn is_believed(&self) -> bool {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.look(Instant::now(), Timestamp::now())
+    }
+}
+
+impl State {
+    fn look(&mut self, instant: Instant, time: Timestamp) -> bool {
+        if let Some((then, before)) = self.last.replace((instant, time)) {
+            let passed = SignedDuration::try_from(instant.duration_since(then));
+            let step = time.duration_since(before) - passed.unwrap_or(SignedDuration::MAX);
+            if step > STEP {
+                tracing::error!(
+                    "the clock was set forward by {step:#}. In case it is wrong, nothing is forgotten for a day"
+                );
+                self.forward = Some(instant);
+            } else if step < -STEP {
+                self.forward = None;
+            }
+        }
+        self.forward
+            .is_none_or(|forward| instant.duration_since(forward) >= DISTRUST)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_clock_that_was_set_forward_is_believed_when_it_is_put_right_or_a_day_has_passed() {
+        let (start, time) = (Instant::now(), Timestamp::UNIX_EPOCH);
+        let year = SignedDuration::from_hours(24 * 365);
+        let minutes = |number: i64| time + SignedDuration::from_mins(number);
+        let after = |number: u32| start + MINUTE * number;
+        let mut state = State::default();
+        assert!(state.look(start, time));
+        assert!(state.look(after(1), minutes(2)), "a small step is none");
+        assert!(!state.look(after(2), minutes(2) + year));
+        assert!(!state.look(after(3), minutes(3) + year));
+        assert!(state.look(after(4), minutes(4)), "it was put right");
+        assert!(!state.look(after(5), minutes(5) + year));
+        assert!(!state.look(after(24 * 60 + 4), minutes(24 * 60 + 4) + year));
+        assert!(state.look(after(24 * 60 + 5), minutes(24 * 60 + 5) + year));
+    }
+}
