@@ -70,7 +70,7 @@ pub enum RepositoryError {
     },
     /// Made by a newer Everpoint.
     #[error(
-        "the repository at {url} has format {version}; this everpoint reads up to {REPOSITORY_VERSION}. Use a newer one"
+        "the repository at {url} has format {version}, by its everpoint.json; this everpoint reads up to {REPOSITORY_VERSION}. Use a newer one"
     )]
     Newer {
         /// The address.
