@@ -28,8 +28,8 @@ pub struct ExpirePlan {
 ///
 /// The history of every timeline that reaches into the window is looked at by itself. Kept are, in each,
 /// every backup that ended behind the window's start, the last full one before it and the last
-/// differential on that one before it; whatever those need; and all log from the start of the oldest kept
-/// backup on. A history without a full backup before the window's start keeps all of its backups.
+/// differential on that one before it; whatever those need; and all log from the segment on in which the oldest kept
+/// backup starts. A history without a full backup before the window's start keeps all of its backups.
 pub fn plan(backups: &[Backup], index: &LogIndex, window_start: Timestamp) -> ExpirePlan {
     let mut sorted: Vec<&Backup> = backups.iter().collect();
     sorted.sort_by(|a, b| a.stopped_at.cmp(&b.stopped_at).then(a.id.cmp(&b.id)));
@@ -58,10 +58,11 @@ pub fn plan(backups: &[Backup], index: &LogIndex, window_start: Timestamp) -> Ex
         .filter_map(|backup| backup.kind.base())
         .collect();
     kept.extend(bases);
+    // Recovery reads a segment from its first page on.
     let needed_from = sorted
         .iter()
         .filter(|backup| kept.contains(&backup.id))
-        .map(|backup| backup.start_lsn)
+        .map(|backup| backup.segment_size.floor(backup.start_lsn))
         .min()
         .unwrap_or(Lsn::INVALID);
     let (stay, go): (Vec<&Backup>, Vec<&Backup>) =

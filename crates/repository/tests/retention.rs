@@ -17,7 +17,9 @@ use proptest::prelude::*;
 use serde_json::json;
 
 /// One unit of the world: so many bytes of log are written in each second.
-const BYTES_A_SECOND: u64 = 16;
+const BYTES_A_SECOND: u64 = 1 << 18;
+/// Four seconds of log.
+const SEGMENT_BYTES: u32 = 1 << 20;
 
 fn lsn(second: u64) -> Lsn {
     Lsn::new((second + 1) * BYTES_A_SECOND)
@@ -44,7 +46,7 @@ fn backup(number: usize, base: Option<&Backup>, on: u32, from: u64, to: u64) -> 
         "version": 17, "server_version_num": 170_010, "timeline": on,
         "start_lsn": lsn(from), "stop_lsn": lsn(to),
         "started_at": time(from), "stopped_at": time(to),
-        "segment_size": 16 << 20, "blocks_per_segment": 131_072, "checksums": true,
+        "segment_size": SEGMENT_BYTES, "blocks_per_segment": 131_072, "checksums": true,
         "control_file": "", "backup_label": "", "tablespaces": [], "databases": [],
         "directories": [], "packs": [], "sections": [],
         "totals": {
@@ -56,6 +58,11 @@ fn backup(number: usize, base: Option<&Backup>, on: u32, from: u64, to: u64) -> 
         value["base"] = json!(base.id);
     }
     serde_json::from_value(value).unwrap()
+}
+
+/// Recovery reads a segment from its first page on.
+fn first_needed(backup: &Backup) -> Lsn {
+    backup.segment_size.floor(backup.start_lsn)
 }
 
 #[derive(Clone, Debug)]
@@ -95,7 +102,7 @@ impl World {
             whole
                 && in_history
                 && backup.stop_lsn <= lsn(second)
-                && index.complete_until(self.last_timeline, backup.start_lsn) >= lsn(second)
+                && index.complete_until(self.last_timeline, first_needed(backup)) >= lsn(second)
         })
     }
 }
@@ -261,7 +268,7 @@ proptest! {
             prop_assert!(others.len() <= 1, "{:?}", plan);
             prop_assert!(others.iter().all(|other| other.kind.base() == Some(&anchor.id)));
         }
-        let first = kept.iter().map(|backup| backup.start_lsn).min();
+        let first = kept.iter().map(|backup| first_needed(backup)).min();
         for stretch in world.stretches.iter().filter(|stretch| !plan.logs.contains(stretch)) {
             let needed = first.is_none_or(|first| stretch.end > first);
             prop_assert!(needed, "{:?} is of no more use: {:?}", stretch, plan);

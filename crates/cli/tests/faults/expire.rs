@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::{
     on_15_and_18,
-    support::{Everpoint, end_lock, random_below, until_let_go},
+    support::{Everpoint, Halted, end_lock, random_below, stored_until, until, until_let_go},
 };
 
 const EXPIRE: [&str; 4] = ["expire", "main", "--retention-days", "7"];
@@ -173,6 +173,63 @@ on_15_and_18! {
             everpoint.verify()?;
         }
         aged.restore(3).await
+    }
+
+    /// Recovery reads the segment in which a backup starts from its first page on, which may be in an older log backup.
+    async fn the_segment_in_which_the_oldest_backup_starts_stays_whole(server: Server) -> Result<()> {
+        let everpoint = Everpoint::new()?;
+        let cluster = Cluster::builder(server.major()).start().await?;
+        everpoint.add(&cluster)?;
+        let first = everpoint.back_up()?;
+        let receiver = everpoint.start(["wal", "receive", "main", "--interval", "1h"])?;
+        cluster.sql("postgres", "CREATE TABLE t (a int); CHECKPOINT").await?;
+        // A checkpoint that is late: the backup begins behind log of the segment that it switched to.
+        let late = Halted::process(&cluster, "checkpointer").await?;
+        let second = everpoint.start(["backup", "main", "--type", "full", "--output", "json"])?;
+        let begins = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_backup_start%' \
+            AND state = 'active' AND pid <> pg_backend_pid()";
+        until("the backup begins", async || Ok(cluster.value("postgres", begins).await? == "1")).await?;
+        cluster.sql("postgres", "INSERT INTO t SELECT generate_series(1, 1000)").await?;
+        let cut = cluster.moment().await?.lsn;
+        let log = everpoint.repository().join("instances/main/log");
+        until("it is cut", async || {
+            cluster.sql("postgres", "SELECT pg_notify('everpoint', 'cut')").await?;
+            Ok(stored_until(&log) >= cut)
+        }).await?;
+        cluster.sql("postgres", "INSERT INTO t SELECT generate_series(1, 1000)").await?;
+        drop(late);
+        second.wait().await?.expect(0);
+        receiver.kill()?;
+        let ids = everpoint.backup_ids()?;
+        let id = ids.iter().find(|id| Some(id.as_str()) != first["id"].as_str()).context("a second backup")?;
+        let name = "main".parse()?;
+        let repository = everpoint.open().await?;
+        let backups = repository.backups(&name).await?;
+        let backup = backups.iter().find(|backup| backup.id.as_str() == id).context("it")?;
+        let (start, stop) = (backup.start_lsn, backup.stop_lsn.to_string());
+        assert!(start > cut, "{start} is not behind {cut}");
+        everpoint.age(first["id"].as_str().context("an id")?, 20).await?;
+        everpoint.age(id, 10).await?;
+        let gone = everpoint.json(EXPIRE)?;
+        assert_eq!(gone["deleted_backups"].as_array().map(Vec::len), Some(1), "{gone}");
+        let restore = async |to: &str| -> Result<()> {
+            let to = everpoint.path(to);
+            let path = to.to_str().context("a path")?;
+            everpoint.json(["restore", "instance", "main", "--lsn", &stop, "--to", path])?;
+            let restored = Cluster::adopt(&to, server.major()).await?;
+            restored.wait_until_promoted().await?;
+            assert_eq!(restored.value("postgres", "SELECT count(*) FROM t").await?, "2000");
+            Ok(())
+        };
+        restore("whole").await?;
+        // An earlier everpoint forgot it.
+        let index = repository.log_index(&name).await?;
+        let before: Vec<_> = index.stretches().filter(|log| log.end <= start).collect();
+        assert!(!before.is_empty(), "nothing of its segment is in an older log backup");
+        for log in before {
+            repository.store().delete(&log.path).await?;
+        }
+        restore("forgotten").await
     }
 
     /// Whoever has the lock next may write what would be taken for remains.

@@ -5,10 +5,14 @@ use std::collections::VecDeque;
 use everpoint_pgformat::{
     Lsn, TimelineId,
     timeline::TimelineHistory,
-    wal::segment::{SegmentName, SegmentSize},
+    wal::{
+        page::{PageExpectation, WAL_PAGE_SIZE},
+        segment::{SegmentName, SegmentSize},
+    },
 };
 use everpoint_repository::{
     Repository, RepositoryError,
+    backup::Backup,
     frame::{FrameDecoder, FrameRef},
     log::{LogIndex, LogMetadata, LogPiece},
     object::{ObjectError, ObjectKind, SealedObject},
@@ -189,6 +193,8 @@ pub const PART_BYTES: u64 = 1 << 20;
 pub struct SegmentReader {
     reader: LogReader,
     names: SegmentNames,
+    /// Headers of pages before the log begins, where their segment's beginning is not stored.
+    headers: Vec<(Lsn, Vec<u8>)>,
     at: Lsn,
     /// What was read and not given yet, and where it lies.
     rest: Vec<u8>,
@@ -215,7 +221,7 @@ impl SegmentNames {
 }
 
 impl SegmentReader {
-    /// For the segments that hold `from` (inclusive) to `to` (exclusive) in the history of `timeline`.
+    /// For the segments that hold the log from a backup's start to `to` (exclusive) in the history of `timeline`.
     ///
     /// # Errors
     /// [`LogPlanError::NotStored`] when some of it is not stored.
@@ -223,23 +229,43 @@ impl SegmentReader {
         repository: &Repository,
         index: &LogIndex,
         timeline: TimelineId,
-        segment_size: SegmentSize,
-        from: Lsn,
+        backup: &Backup,
         to: Lsn,
     ) -> Result<Self, LogPlanError> {
-        // Recovery reads a segment from its first page on, so that is taken along where it is stored.
+        let (segment_size, from) = (backup.segment_size, backup.start_lsn);
+        let history = index.history(timeline);
+        // Recovery reads a segment from its first page on, so that is taken along where it is stored. Of what lies
+        // before the backup's start it looks at headers alone: that page's, and that of the page of the start.
         let first = segment_size.floor(from);
-        let pieces = index
-            .pieces(timeline, first, to)
-            .or_else(|_| index.pieces(timeline, from, to))
-            .map_err(|from| LogPlanError::NotStored { from, to, timeline })?;
+        let (pieces, headers) = match index.pieces(timeline, first, to) {
+            Ok(pieces) => (pieces, Vec::new()),
+            Err(_) => {
+                let page = Lsn::new(from.get() - from.get() % WAL_PAGE_SIZE as u64);
+                let header = |address| {
+                    let expected = PageExpectation {
+                        version: backup.version,
+                        segment_size,
+                        address,
+                        system_identifier: Some(backup.system_identifier),
+                        timeline: Some(history.timeline_at(address)),
+                    };
+                    Some((address, expected.header()?))
+                };
+                let headers = [first, page].into_iter().filter_map(header).collect();
+                let pieces = index.pieces(timeline, from, to);
+                let pieces =
+                    pieces.map_err(|from| LogPlanError::NotStored { from, to, timeline })?;
+                (pieces, headers)
+            }
+        };
         Ok(Self {
             reader: LogReader::new(repository.clone(), pieces)?,
             names: SegmentNames {
-                history: index.history(timeline),
+                history,
                 segment_size,
                 to,
             },
+            headers,
             at: first,
             rest: Vec::new(),
             rest_at: first,
@@ -283,6 +309,15 @@ impl SegmentReader {
             self.rest_at = self.rest_at.advance(taken as u64);
         }
         bytes.resize(size, 0);
+        for (at, header) in &self.headers {
+            let place = at.get().checked_sub(start.get());
+            let place = place.and_then(|place| usize::try_from(place).ok());
+            if let Some(place) = place
+                && let Some(to) = bytes.get_mut(place..place + header.len())
+            {
+                to.copy_from_slice(header);
+            }
+        }
         self.at = start.advance(PART_BYTES);
         Ok(Some((start, bytes)))
     }

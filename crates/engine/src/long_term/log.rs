@@ -56,7 +56,7 @@ pub(super) async fn copy(
         true => floor,
         false => start,
     };
-    let reader = SegmentReader::plan(repository, index, timeline, size, start, stop)?;
+    let reader = SegmentReader::plan(repository, index, timeline, backup, stop)?;
     let only = Databases::Only(databases.clone());
     let mut log = ReplayableLog::new(reader, backup, only, Some(stop));
     let context = LogContext {

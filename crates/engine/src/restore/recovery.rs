@@ -66,8 +66,7 @@ fn segments(repository: &Repository, plan: &RestorePlan) -> Result<ReplayableLog
         .ceil(plan.resolved.log_until)
         .min(complete)
         .max(plan.resolved.log_until);
-    let (index, start) = (&plan.index, backup.start_lsn);
-    let reader = SegmentReader::plan(repository, index, timeline, size, start, to)?;
+    let reader = SegmentReader::plan(repository, &plan.index, timeline, backup, to)?;
     let databases = plan.request.selection.replayed();
     let stop = match plan.resolved.stop {
         Stop::After(lsn) => Some(lsn),

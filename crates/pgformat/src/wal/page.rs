@@ -248,6 +248,29 @@ impl WalPageHeader {
     }
 }
 
+impl PageExpectation {
+    /// The header that a page needs for records that begin on it to be read. `None` where the cluster or the timeline is
+    /// not known.
+    pub fn header(&self) -> Option<Vec<u8>> {
+        let (system_identifier, timeline) = (self.system_identifier?, self.timeline?);
+        let is_first = self.segment_size.floor(self.address) == self.address;
+        let flags = if is_first { LONG } else { 0 };
+        let mut bytes = Vec::with_capacity(LONG_HEADER_SIZE);
+        bytes.extend(self.version.row().wal_page_magic.to_le_bytes());
+        bytes.extend(flags.to_le_bytes());
+        bytes.extend(timeline.get().to_le_bytes());
+        bytes.extend(self.address.get().to_le_bytes());
+        bytes.extend([0; 8]);
+        if is_first {
+            bytes.extend(system_identifier.get().to_le_bytes());
+            let size = u32::try_from(self.segment_size.bytes()).ok()?;
+            bytes.extend(size.to_le_bytes());
+            bytes.extend(u32::try_from(WAL_PAGE_SIZE).ok()?.to_le_bytes());
+        }
+        Some(bytes)
+    }
+}
+
 impl LongHeader {
     fn validate(&self, expected: &PageExpectation) -> Result<(), PageFault> {
         if let Some(id) = expected.system_identifier
@@ -307,6 +330,17 @@ mod tests {
         assert_eq!(header.size(), 40);
         assert_eq!(header.validate(&expectation(0x100_0000)), Ok(()));
         assert!(WalPageHeader::parse(&bytes[..39]).is_none());
+    }
+
+    #[test]
+    fn header_that_is_made_is_the_one_that_is_expected() {
+        let made = expectation(0x100_0000).header().unwrap();
+        assert_eq!(made, long_header());
+        let expected = expectation(0x100_2000);
+        let made = expected.header().unwrap();
+        assert_eq!(made.len(), SHORT_HEADER_SIZE);
+        let header = WalPageHeader::parse(&made).unwrap();
+        assert_eq!(header.validate(&expected), Ok(()));
     }
 
     #[test]

@@ -21,12 +21,19 @@ use proptest::prelude::*;
 use serde_json::json;
 
 /// Log that is written in an hour.
-const BYTES_AN_HOUR: u64 = 16;
+const BYTES_AN_HOUR: u64 = 1 << 18;
+/// Four hours of log.
+const SEGMENT_BYTES: u32 = 1 << 20;
 /// Hours of log in a log backup.
 const PIECE: u64 = 6;
 
 fn lsn(hour: u64) -> Lsn {
     Lsn::new((hour + 1) * BYTES_AN_HOUR)
+}
+
+/// Recovery reads a segment from its first page on.
+fn first_needed(backup: &Backup) -> Lsn {
+    backup.segment_size.floor(backup.start_lsn)
 }
 
 fn at(hour: u64) -> Timestamp {
@@ -187,7 +194,7 @@ impl World {
             "version": 17, "server_version_num": 170_010, "timeline": self.timeline,
             "start_lsn": lsn(from), "stop_lsn": lsn(self.now),
             "started_at": at(from), "stopped_at": at(self.now),
-            "segment_size": 16 << 20, "blocks_per_segment": 131_072, "checksums": true,
+            "segment_size": SEGMENT_BYTES, "blocks_per_segment": 131_072, "checksums": true,
             "control_file": "", "backup_label": "", "tablespaces": [], "databases": [],
             "directories": [], "packs": [], "sections": [],
             "totals": { "files": 0, "restored_bytes": 0, "read_bytes": 0, "stored_bytes": 0, "reused_bytes": 0 },
@@ -263,7 +270,7 @@ impl World {
             .map(|backup| {
                 (
                     backup.stop_lsn,
-                    index.complete_until(last, backup.start_lsn),
+                    index.complete_until(last, first_needed(backup)),
                 )
             })
             .collect()
@@ -376,7 +383,7 @@ impl World {
         let anchors = fulls.iter().filter(|full| !bases.contains(&full.id));
         prop_assert!(anchors.count() <= living, "{living} histories: {fulls:?}");
         prop_assert!(others.len() <= living, "{living} histories: {others:?}");
-        if let Some(first) = self.backups.iter().map(|backup| backup.start_lsn).min() {
+        if let Some(first) = self.backups.iter().map(first_needed).min() {
             for stretch in &self.stretches {
                 prop_assert!(stretch.end > first, "{stretch:?} is of no more use");
             }
