@@ -1,9 +1,14 @@
 //! Forgetting what no point inside the window needs: first manifests, then packs and log.
 
+use std::time::{Duration, SystemTime};
+
 use everpoint_instance::InstanceLock;
 use everpoint_repository::{InstanceName, Repository, layout, retention::ExpirePlan};
 
 use crate::backup::{self, SweepError, check};
+
+/// What was written last so long ago beside log backups is nobody's any more.
+const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
 /// What expiry did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,7 +60,10 @@ pub async fn execute(
         }
     }
     for folder in [layout::logs(instance), layout::summaries(instance)] {
-        repository.store().sweep_staged(&folder)?;
+        // Those who receive and push log hold another lock.
+        repository
+            .store()
+            .sweep_staged_before(&folder, SystemTime::now() - ABANDONED)?;
     }
     Ok(expired)
 }

@@ -2,7 +2,7 @@
 
 use everpoint_pgformat::{Lsn, TimelineId};
 use everpoint_repository::{
-    InstanceName, Repository, RepositoryError,
+    BackupId, InstanceName, Repository, RepositoryError,
     backup::Backup,
     log::{GapDocument, LogIndex, LogMetadata, LogStretch},
     object::{ObjectError, ObjectKind, SealedObject},
@@ -114,6 +114,11 @@ pub fn usable<'a>(
             on.is_some_and(|part| backup.start_lsn >= part.from && backup.stop_lsn <= part.to)
         })
         .filter(|backup| index.complete_until(timeline, backup.start_lsn) >= backup.stop_lsn)
+        // Without its base a differential is of no use.
+        .filter(|backup| {
+            let is_base = |base: &BackupId| backups.iter().any(|other| other.id == *base);
+            backup.kind.base().is_none_or(is_base)
+        })
         .collect();
     usable.sort_by_key(|backup| backup.stop_lsn);
     usable

@@ -96,7 +96,12 @@ impl LocalUpload {
     pub fn finish(self) -> io::Result<()> {
         self.file.sync_all()?;
         fs::hard_link(&self.staged, &self.target)?;
-        self.target.parent().map_or(Ok(()), sync_directory)
+        let synced = self.target.parent().map_or(Ok(()), sync_directory);
+        if synced.is_err() {
+            // Whoever is told that it failed may remove what it refers to.
+            fs::remove_file(&self.target)?;
+        }
+        synced
     }
 }
 

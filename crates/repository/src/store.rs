@@ -11,6 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::SystemTime,
 };
 
 use bytes::Bytes;
@@ -396,6 +397,28 @@ impl Store {
     /// # Errors
     /// When the directory cannot be read.
     pub fn sweep_staged(&self, prefix: &str) -> Result<u64, StoreError> {
+        self.sweep_staged_if(prefix, |_| Ok(true))
+    }
+
+    /// The same of what was written last before a moment, by the file system's clock: others may be at work.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn sweep_staged_before(&self, prefix: &str, moment: SystemTime) -> Result<u64, StoreError> {
+        let is_old = |entry: &std::fs::DirEntry| match entry.metadata() {
+            Ok(metadata) => Ok(metadata.modified()? < moment),
+            // Finished meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        };
+        self.sweep_staged_if(prefix, is_old)
+    }
+
+    fn sweep_staged_if(
+        &self,
+        prefix: &str,
+        is_abandoned: impl Fn(&std::fs::DirEntry) -> io::Result<bool>,
+    ) -> Result<u64, StoreError> {
         let Some(root) = &self.local_root else {
             return Ok(0);
         };
@@ -416,7 +439,9 @@ impl Store {
                 let kind = entry.file_type().map_err(error)?;
                 if kind.is_dir() {
                     folders.push(entry.path());
-                } else if entry.file_name().to_string_lossy().contains('#') {
+                } else if entry.file_name().to_string_lossy().contains('#')
+                    && is_abandoned(&entry).map_err(error)?
+                {
                     std::fs::remove_file(entry.path()).map_err(error)?;
                     removed += 1;
                 }
@@ -617,7 +642,11 @@ mod tests {
                 .count(),
             1
         );
+        let hour = std::time::Duration::from_secs(3600);
+        let (before, behind) = (SystemTime::now() - hour, SystemTime::now() + hour);
+        assert_eq!(store.sweep_staged_before("p", before).unwrap(), 0);
         assert_eq!(store.sweep_staged("p").unwrap(), 1);
+        assert_eq!(store.sweep_staged_before("p", behind).unwrap(), 0);
         assert_eq!(
             std::fs::read_dir(directory.path().join("p"))
                 .unwrap()

@@ -319,7 +319,7 @@ pub async fn run(
     let outcome = taking.take(kind, base, started_at).await;
     if outcome.is_err() {
         // What cannot be removed now is swept before the next backup.
-        let _ = remove_packs(repository, &plan.instance, &taking.id).await;
+        let _ = remove(repository, &plan.instance, &taking.id).await;
     }
     lock.give_up().await;
     outcome
@@ -385,11 +385,17 @@ fn check_cluster(
     })
 }
 
-async fn remove_packs(
+/// Removes what a backup that failed has written. Its manifest goes first, if it appeared nevertheless: later backups
+/// would build on it.
+async fn remove(
     repository: &Repository,
     instance: &InstanceName,
     id: &BackupId,
 ) -> Result<(), RepositoryError> {
+    let manifests = repository.manifests(instance).await?;
+    for (_, path, _) in manifests.iter().filter(|(of, ..)| of == id) {
+        repository.store().delete(path).await?;
+    }
     let folder = format!("{}/{id}", layout::packs(instance));
     for pack in repository.store().list(&folder).await? {
         repository.store().delete(&pack.path).await?;

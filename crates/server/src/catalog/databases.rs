@@ -94,7 +94,8 @@ impl Catalog {
                 }
                 None => {
                     sqlx::query("UPDATE databases SET deleted_us = $1 WHERE instance = $2 AND oid = $3 AND deleted_us IS NULL")
-                        .bind(microseconds(now))
+                        // By a clock that was behind it would have wanted nothing any more.
+                        .bind(microseconds(now.max(row.created_at)))
                         .bind(instance.as_str())
                         .bind(i64::from(row.oid))
                         .execute(&mut *transaction)
@@ -109,10 +110,16 @@ impl Catalog {
                 .any(|row| row.oid == oid && row.deleted_at.is_none())
         };
         for seen in seen.iter().filter(|seen| !is_known(seen.oid)) {
+            // No two databases of one name get one OID: it is back, and its files may be newer.
+            let back = known
+                .iter()
+                .filter(|row| row.oid == seen.oid && row.name == seen.name)
+                .max_by_key(|row| row.deleted_at);
+            let created_at = back.map_or(seen.created_at, |row| row.created_at);
             sqlx::query("INSERT INTO databases (instance, oid, created_us, name, \"collation\", retention_days) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (instance, oid, created_us) DO UPDATE SET deleted_us = NULL, name = excluded.name, \"collation\" = excluded.\"collation\", retention_days = CASE databases.retention_days WHEN 0 THEN excluded.retention_days ELSE databases.retention_days END")
                 .bind(instance.as_str())
                 .bind(i64::from(seen.oid))
-                .bind(microseconds(seen.created_at))
+                .bind(microseconds(created_at))
                 .bind(&seen.name)
                 .bind(&seen.collation)
                 .bind(i64::from(retention.get()))

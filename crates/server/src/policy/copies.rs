@@ -1,7 +1,7 @@
 //! Which full backup of a database is to be copied next.
 
 use everpoint_repository::{BackupId, long_term::CopyReason};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::long_term::{EarlierCopy, Kept, LongTermPolicy};
 
@@ -38,8 +38,14 @@ pub enum CopyStep {
     },
 }
 
+/// What is dated further ahead than this was dated by a clock that was wrong.
+const AHEAD: SignedDuration = SignedDuration::from_hours(1);
+/// How far back is looked where it is not known what was considered last.
+const LOOK_BACK: SignedDuration = SignedDuration::from_hours(7 * 24);
+
 /// The step for the earliest full backup that ended behind `considered`. A backup that was taken while the
-/// service was away is found like any other, as long as it is there.
+/// service was away is found like any other, as long as it is there. One that is dated ahead is not considered: those
+/// behind it would not be.
 pub fn next_step(
     policy: &LongTermPolicy,
     fulls: &[Full],
@@ -47,7 +53,14 @@ pub fn next_step(
     considered: Timestamp,
     now: Timestamp,
 ) -> Option<CopyStep> {
-    let new = fulls.iter().filter(|full| full.ended > considered);
+    let is_ahead = |time: Timestamp| time.duration_since(now) > AHEAD;
+    let considered = match is_ahead(considered) {
+        true => now - LOOK_BACK,
+        false => considered,
+    };
+    let new = fulls
+        .iter()
+        .filter(|full| full.ended > considered && !is_ahead(full.ended));
     let full = new.min_by_key(|full| full.ended)?.clone();
     let is_copy = |copy: &&EarlierCopy| copy.taken == full.ended && !copy.reasons.is_empty();
     if let Some(copy) = earlier.iter().find(is_copy) {
@@ -63,7 +76,6 @@ pub fn next_step(
 
 #[cfg(test)]
 mod tests {
-    use jiff::SignedDuration;
     use proptest::prelude::*;
 
     use super::*;
@@ -102,6 +114,18 @@ mod tests {
             };
         }
         assert_eq!(copied, fulls[4..]);
+    }
+
+    #[test]
+    fn a_backup_that_is_dated_ahead_does_not_keep_later_ones_from_being_copied() {
+        let now = at(200);
+        let year = 365 * 24;
+        let fulls = [full(199), full(200 + year)];
+        for considered in [at(198), at(200 + year)] {
+            let step = next_step(&weekly(), &fulls, &[], considered, now);
+            assert!(matches!(step, Some(CopyStep::Copy { full, .. }) if full == fulls[0]));
+        }
+        assert_eq!(next_step(&weekly(), &fulls, &[], at(199), now), None);
     }
 
     #[test]

@@ -20,8 +20,8 @@ pub(super) struct Clock(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     last: Option<(Instant, Timestamp)>,
-    /// When it was set forward, as far as it was not put back since.
-    forward: Option<Instant>,
+    /// When it was set forward, and by how much, as far as it was not put back since.
+    forward: Option<(Instant, SignedDuration)>,
 }
 
 impl Clock {
@@ -30,6 +30,22 @@ impl Clock {
     pub(super) fn is_believed(&self) -> bool {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.look(Instant::now(), Timestamp::now())
+    }
+
+    /// Compares it with a time that should be about now, such as another machine's. One that is ahead is not believed for
+    /// a day.
+    pub(super) fn compare(&self, with: Timestamp, whose: &str, most: SignedDuration) {
+        let ahead = Timestamp::now().duration_since(with);
+        if ahead <= most {
+            return;
+        }
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = state.forward.replace((Instant::now(), SignedDuration::MAX));
+        if before.is_none() {
+            tracing::error!(
+                "the clock is {ahead:#} ahead of {whose}. In case it is wrong, nothing is forgotten for a day"
+            );
+        }
     }
 }
 
@@ -42,13 +58,18 @@ impl State {
                 tracing::error!(
                     "the clock was set forward by {step:#}. In case it is wrong, nothing is forgotten for a day"
                 );
-                self.forward = Some(instant);
-            } else if step < -STEP {
-                self.forward = None;
+                let before = self.forward.map_or(SignedDuration::ZERO, |(_, by)| by);
+                self.forward = Some((instant, before.saturating_add(step)));
+            } else if let Some((_, by)) = &mut self.forward
+                && step < -STEP
+            {
+                *by = by.saturating_add(step);
             }
         }
-        self.forward
-            .is_none_or(|forward| instant.duration_since(forward) >= DISTRUST)
+        self.forward = self
+            .forward
+            .filter(|(forward, by)| *by > STEP && instant.duration_since(*forward) < DISTRUST);
+        self.forward.is_none()
     }
 }
 
@@ -69,6 +90,11 @@ mod tests {
         assert!(state.look(after(1), minutes(2)), "a small step is none");
         assert!(!state.look(after(2), minutes(2) + year));
         assert!(!state.look(after(3), minutes(3) + year));
+        let hours = SignedDuration::from_hours(2);
+        assert!(
+            !state.look(after(3), minutes(3) + year - hours),
+            "only a part"
+        );
         assert!(state.look(after(4), minutes(4)), "it was put right");
         assert!(!state.look(after(5), minutes(5) + year));
         assert!(!state.look(after(24 * 60 + 4), minutes(24 * 60 + 4) + year));

@@ -170,6 +170,11 @@ impl Service {
                     say("a long-term copy is being made: nothing is forgotten before the next backup".to_owned());
                     return Ok(());
                 }
+                let read = self.is_restored_from(instance).await;
+                if read.map_err(|error| failed(&error))? {
+                    say("a restore reads it: nothing is forgotten before the next backup".to_owned());
+                    return Ok(());
+                }
                 // Anew, now that nobody else writes.
                 let Some(plan) = self.expire_plan(instance).await? else {
                     return Ok(());

@@ -27,7 +27,7 @@ use tokio::{
 
 use super::{Observed, Service, operations::Failure, thread, told};
 use crate::{
-    catalog::{LongTermRow, OperationKind},
+    catalog::{DatabaseRequest, LongTermRow, OperationKind, RestoreSource},
     policy::{CopyStep, EarlierCopy, Full, Kept, next_step},
 };
 
@@ -42,6 +42,8 @@ const FAILED_INTERVAL: Duration = Duration::from_secs(6 * 3600);
 #[derive(Debug, Default)]
 pub struct CopyCache {
     known: Mutex<HashMap<InstanceName, BTreeMap<CopyId, LongTermCopy>>>,
+    /// Held while a copy's state is changed.
+    changing: Mutex<()>,
 }
 
 /// A change of a long-term copy's legal hold.
@@ -107,6 +109,7 @@ impl Service {
         instance: &InstanceName,
         id: CopyId,
     ) -> Result<(), long_term::LongTermError> {
+        let _turn = self.copy_cache.changing.lock().await;
         let deleted = long_term::delete(self.repository(), instance, id).await;
         self.forget_copy(instance, id).await;
         deleted
@@ -122,6 +125,8 @@ impl Service {
         id: CopyId,
         hold: Hold,
     ) -> Result<LongTermCopy, long_term::LongTermError> {
+        // So that none is held that is just being deleted.
+        let _turn = self.copy_cache.changing.lock().await;
         let changed = match hold {
             Hold::Set => long_term::hold(self.repository(), id, Timestamp::now()).await,
             Hold::Removed => long_term::release(self.repository(), id).await,
@@ -153,6 +158,16 @@ impl Service {
                     () = told(&mut stop) => return,
                 }
             }
+            // What is stored tells of a clock that is wrong, so that is looked at first.
+            if self
+                .instance(name)
+                .is_none_or(|found| found.restorable.is_none())
+            {
+                tokio::select! {
+                    () = sleep(COPIES_PAUSE) => continue,
+                    () = told(&mut stop) => return,
+                }
+            }
             let done = self.look_at_copies(name).await;
             failures = match done {
                 Ok(()) => 0,
@@ -176,7 +191,12 @@ impl Service {
         if self.clock.is_believed() {
             self.expire_copies(name, Timestamp::now()).await?;
         }
-        if self.due_copy(name, Timestamp::now()).await?.is_none() {
+        let none = BTreeSet::new();
+        if self
+            .due_copy(name, &none, Timestamp::now())
+            .await?
+            .is_none()
+        {
             return Ok(());
         }
         let Some(observed) = self.instance(name).filter(|found| found.server.is_ok()) else {
@@ -208,15 +228,22 @@ impl Service {
         let made = async {
             let swept = long_term::sweep(self.repository(), name, Some(&lock)).await;
             swept.map_err(|error| failure("LongTermCopyFailed", &error))?;
+            // One database that cannot be copied keeps no other from being copied.
+            let (mut passed_over, mut first) = (BTreeSet::new(), None);
             while !self.is_ending()
                 && self.term().is_some()
-                && let Some(due) = self.due_copy(name, Timestamp::now()).await?
+                && let Some(due) = self.due_copy(name, &passed_over, Timestamp::now()).await?
             {
                 let (considered, copied_for) = match &due.step {
                     CopyStep::PassOver { full } => (full.ended, &[][..]),
                     CopyStep::Copied { full, reasons } => (full.ended, reasons.as_slice()),
                     CopyStep::Copy { full, kept } => {
-                        self.make_copy(&lock, name, &due.row, full, kept).await?;
+                        let made = self.make_copy(&lock, name, &due.row, full, kept).await;
+                        if let Err(failure) = made {
+                            passed_over.insert(due.row.oid);
+                            first.get_or_insert(failure);
+                            continue;
+                        }
                         (full.ended, kept.reasons.as_slice())
                     }
                 };
@@ -226,7 +253,7 @@ impl Service {
                 let noted = noted.await;
                 noted.map_err(|error| failure("LongTermCopyFailed", &error))?;
             }
-            Ok(())
+            first.map_or(Ok(()), Err)
         }
         .await;
         lock.give_up().await;
@@ -290,6 +317,7 @@ impl Service {
     async fn due_copy(
         &self,
         instance: &InstanceName,
+        passed_over: &BTreeSet<u32>,
         now: Timestamp,
     ) -> Result<Option<DueCopy>, Failure> {
         let failed = |error: &dyn std::error::Error| failure("LongTermCopyFailed", error);
@@ -300,16 +328,14 @@ impl Service {
         }
         let databases = self.catalog().databases(instance).await;
         let databases = databases.map_err(|error| failed(&error))?;
-        let living = |row: &LongTermRow| {
-            databases
-                .iter()
-                .any(|database| row.is_of(database) && database.deleted_at.is_none())
-        };
+        // Of one that was deleted, backups from before that are copied.
+        let is_known = |row: &LongTermRow| databases.iter().any(|database| row.is_of(database));
         let backups = self.repository().readable_backups(instance).await;
         let backups = backups.map_err(|error| failed(&error))?.backups;
         let copies = self.copies(instance).await;
         let copies = copies.map_err(|error| failed(&error))?;
-        for row in policies.into_iter().filter(living) {
+        let is_wanted = |row: &LongTermRow| is_known(row) && !passed_over.contains(&row.oid);
+        for row in policies.into_iter().filter(is_wanted) {
             let fulls = fulls_of(&row, &backups);
             let earlier: Vec<EarlierCopy> = copies
                 .iter()
@@ -334,8 +360,22 @@ impl Service {
             .copies(instance)
             .await
             .map_err(|error| failed(&error))?;
+        let open = self.catalog().open_database_operations().await;
+        let open = open.map_err(|error| failed(&error))?;
+        let is_read = |id: CopyId| {
+            open.iter().any(|operation| match &operation.request {
+                DatabaseRequest::Restore(request) => {
+                    matches!(&request.source, RestoreSource::LongTerm { copy, .. } if *copy == id)
+                }
+                _ => false,
+            })
+        };
         let mut gone = Vec::new();
-        for copy in expired(&copies, now) {
+        // What a restore reads stays until that has ended.
+        for copy in expired(&copies, now)
+            .into_iter()
+            .filter(|copy| !is_read(copy.id))
+        {
             let state = self.repository().copy_state(instance, copy.id).await;
             let state = state.map_err(|error| failed(&error))?;
             let copy = state.map(|(_, copy)| copy);

@@ -185,7 +185,7 @@ pub async fn restorable(
     Ok(Restorable {
         full: full.map(|backup| taken(backup)),
         differential: differential.map(|backup| taken(backup)),
-        first_look: match window.backups {
+        first_look: match window.backups + window.damaged.len() {
             0 => RetentionDays::DEFAULT,
             _ => RetentionDays::LONGEST,
         },

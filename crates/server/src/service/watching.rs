@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use everpoint_engine::instance_record::InstanceRecord;
 use everpoint_instance::{ServerFacts, SqlClient, connect_sql};
 use everpoint_repository::InstanceName;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, sleep, timeout},
@@ -31,6 +31,10 @@ const SERVER_INTERVAL: Duration = Duration::from_secs(5);
 const SERVER_PATIENCE: Duration = Duration::from_secs(30);
 /// How often what can be restored is looked at when nothing is told: an idle server's marks move it on.
 const REPOSITORY_INTERVAL: Duration = Duration::from_secs(60);
+/// How far the clock may be ahead of a server's.
+const CLOCK_DIFFERENCE: SignedDuration = SignedDuration::from_hours(1);
+/// How old what was stored last may be when it is met. Either nothing was backed up since, or the clock is wrong.
+const AGE_AT_FIRST: SignedDuration = SignedDuration::from_hours(24);
 /// The least time between two looks at what can be restored.
 const REPOSITORY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -201,6 +205,8 @@ impl Service {
                 facts.system_identifier
             ));
         }
+        self.clock
+            .compare(facts.server_time, "a PostgreSQL server's", CLOCK_DIFFERENCE);
         // What there is, is written down by the server that schedules.
         let writer = observed
             .restorable
@@ -270,6 +276,15 @@ impl Service {
                             || before.backups != restorable.window.backups
                     })
                 });
+                let is_first = self
+                    .instance(name)
+                    .is_none_or(|known| known.restorable.is_none());
+                let ranges = &restorable.window.ranges;
+                let newest = ranges.iter().filter_map(|range| range.latest).max();
+                if let Some(newest) = newest.filter(|_| is_first) {
+                    let whose = format!("what is stored of instance {name}");
+                    self.clock.compare(newest, &whose, AGE_AT_FIRST);
+                }
                 self.change_instance(name, |observed| {
                     let first_look = observed.restorable.as_ref().map(|known| known.first_look);
                     observed.restorable = Some(Restorable {
