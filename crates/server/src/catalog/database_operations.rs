@@ -31,6 +31,10 @@ pub enum DatabaseRequest {
     Delete {
         /// It was being made by this operation, which has to end first.
         instead_of: Option<OperationId>,
+        /// The OID of the one that is meant: another one may have its name when its turn comes. Absent when it is being
+        /// made, and in what older versions wrote.
+        #[serde(default)]
+        oid: Option<u32>,
     },
 }
 

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::{
     Catalog, CatalogError, maybe_time, microseconds, servers::ServerId, servers::Term, time, uuid,
 };
+use crate::scheduler::CLOCK_SLACK;
 
 /// An operation's name.
 pub type OperationId = Uuid;
@@ -410,7 +411,14 @@ impl Catalog {
         let rows = self.operations(instance).await?;
         let mut count = 0;
         let mut last = None;
-        let backups = rows.iter().filter(|row| row.kind.is_backup());
+        // What is dated ahead is older than it says, for a clock was set back.
+        let latest = Timestamp::now() + CLOCK_SLACK;
+        let is_ahead = |row: &OperationRow| {
+            row.started_at.max(row.ended_at.unwrap_or(row.started_at)) > latest
+        };
+        let backups = rows
+            .iter()
+            .filter(|row| row.kind.is_backup() && !is_ahead(row));
         for row in backups {
             match row.state {
                 OperationState::Failed => {

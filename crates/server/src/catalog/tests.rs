@@ -185,7 +185,18 @@ on_both! {
             catalog.failures(&instance).await.unwrap(),
             (1, Some(at(20)))
         );
+        // What a clock that was ahead dated is not the last.
+        let ahead = OperationRow {
+            started_at: Timestamp::now() + jiff::SignedDuration::from_hours(48),
+            ..operation(3, 0)
+        };
+        assert!(catalog.begin_operation(&ahead, lives, None).await.unwrap());
         let done = OperationState::Succeeded;
+        catalog.end_operation(ahead.id, done, None, ahead.started_at).await.unwrap();
+        assert_eq!(
+            catalog.failures(&instance).await.unwrap(),
+            (1, Some(at(20)))
+        );
         catalog
             .end_operation(other.id, done, None, at(31))
             .await
@@ -391,7 +402,7 @@ on_both! {
         assert!(catalog.queue_database_operation(&one).await.unwrap());
         assert!(!catalog.queue_database_operation(&asked(2, create(), true)).await.unwrap());
         let instead_of = Some(one.row.id);
-        let three = asked(3, DatabaseRequest::Delete { instead_of }, false);
+        let three = asked(3, DatabaseRequest::Delete { instead_of, oid: None }, false);
         assert!(catalog.queue_database_operation(&three).await.unwrap());
         assert_eq!(catalog.open_database_operations().await.unwrap(), [one.clone(), three.clone()]);
         assert!(!catalog.hold_name(three.row.id).await.unwrap());

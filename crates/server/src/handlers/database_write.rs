@@ -184,7 +184,10 @@ pub async fn delete(service: &Service, caller: &Caller<'_>) -> Result<Answer, Ap
         return Ok(Answer::empty(204));
     };
     check_name(&row.name)?;
-    let request = DatabaseRequest::Delete { instead_of: None };
+    let request = DatabaseRequest::Delete {
+        instead_of: None,
+        oid: Some(row.oid),
+    };
     let row = service
         .enqueue(
             actor(caller)?,
@@ -207,6 +210,7 @@ async fn end_making(
     let actor = actor(caller)?;
     let request = DatabaseRequest::Delete {
         instead_of: Some(making.row.id),
+        oid: None,
     };
     let row = service
         .enqueue(

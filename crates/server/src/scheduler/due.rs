@@ -44,6 +44,9 @@ pub enum Reason {
     Rhythm,
 }
 
+/// So often an instance without protection may fail and still go before all others.
+const PATIENT_FAILURES: u32 = 3;
+
 /// The backups that begin at `now`: at most as many as the limits leave room for, the most urgent first. An
 /// instance has at most one, and none while one of its backups runs or a failed one's pause lasts.
 pub fn due<'a>(
@@ -59,20 +62,23 @@ pub fn due<'a>(
         } else if retry_at(history, now).is_none_or(|at| at <= now)
             && let Some((kind, reason, since)) = wanted(schedule, history, now)
         {
-            found.push((schedule, kind, reason, since));
+            let unprotected = matches!(reason, Reason::First | Reason::Gap);
+            // What failed often may take long to fail again, and others are not to wait for that.
+            let urgent = unprotected && history.failures < PATIENT_FAILURES;
+            found.push((schedule, kind, reason, since, urgent));
         }
     }
     found.sort_by(|a, b| {
-        let unprotected = |reason: Reason| !matches!(reason, Reason::First | Reason::Gap);
-        unprotected(a.2)
-            .cmp(&unprotected(b.2))
+        let failing = |since: Timestamp, urgent: bool| !urgent && since == Timestamp::MIN;
+        b.4.cmp(&a.4)
+            .then(failing(a.3, a.4).cmp(&failing(b.3, b.4)))
             .then(a.3.cmp(&b.3))
             .then_with(|| a.0.instance.cmp(&b.0.instance))
     });
     found
         .into_iter()
         .take(limits.backups_at_once.saturating_sub(running))
-        .map(|(schedule, kind, reason, since)| Due {
+        .map(|(schedule, kind, reason, since, _)| Due {
             instance: schedule.instance.clone(),
             kind,
             reason,

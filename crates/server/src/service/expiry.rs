@@ -140,7 +140,10 @@ impl Service {
         // What a restore reads stays until that has ended.
         match self.is_restored_from(instance).await {
             Ok(false) => {}
-            Ok(true) => return,
+            Ok(true) => {
+                tracing::info!(%instance, "nothing is expired before the next backup, for a restore reads it");
+                return;
+            }
             Err(error) => {
                 tracing::warn!(%instance, error = %crate::chain(&error), "nothing is expired");
                 return;

@@ -19,7 +19,7 @@ use everpoint_repository::{
     layout,
     long_term::{LongTermCopy, expired},
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::{
     sync::{Mutex, watch},
     time::sleep,
@@ -54,6 +54,9 @@ pub enum Hold {
     /// It goes when its time is over.
     Removed,
 }
+
+/// So late, at the most, is it usually noticed that a database was dropped.
+const DROP_NOTICED: SignedDuration = SignedDuration::from_secs(60);
 
 /// Something to be done for a database's long-term policy.
 struct DueCopy {
@@ -336,7 +339,12 @@ impl Service {
         let copies = copies.map_err(|error| failed(&error))?;
         let is_wanted = |row: &LongTermRow| is_known(row) && !passed_over.contains(&row.oid);
         for row in policies.into_iter().filter(is_wanted) {
-            let fulls = fulls_of(&row, &backups);
+            let mut fulls = fulls_of(&row, &backups);
+            let database = databases.iter().find(|database| row.is_of(database));
+            if let Some(deleted_at) = database.and_then(|database| database.deleted_at) {
+                // A backup during which it was dropped does not hold it whole.
+                fulls.retain(|full| full.ended + DROP_NOTICED < deleted_at);
+            }
             let earlier: Vec<EarlierCopy> = copies
                 .iter()
                 .filter(|copy| copy.oid.get() == row.oid && copy.backup_time >= row.created_at)

@@ -42,7 +42,7 @@ impl Service {
     ) -> Result<Vec<DatabasePolicy>, Box<dyn Error + Send + Sync>> {
         let there = self.repository().policies(instance).await?;
         let written = self.catalog().policy_revision(instance).await?;
-        let others = there.filter(|(revision, _)| written != Some(*revision));
+        let others = there.filter(|(revision, _)| !is_own(written, *revision));
         Ok(others.map_or_else(Vec::new, |(_, document)| document.databases))
     }
 
@@ -63,6 +63,9 @@ impl Service {
         }
         let there = self.repository().policies(instance).await?;
         let written = self.catalog().policy_revision(instance).await?;
+        let next = there
+            .as_ref()
+            .map_or(0, |(revision, _)| revision.saturating_add(1));
         if let Some((revision, document)) = there {
             if document.databases == policies {
                 self.catalog()
@@ -71,7 +74,7 @@ impl Service {
                 known.insert(instance.clone(), (term, policies));
                 return Ok(());
             }
-            if written != Some(revision) {
+            if !is_own(written, revision) {
                 // They may be all that is left of a catalog that was lost.
                 tracing::warn!(
                     %instance,
@@ -84,16 +87,26 @@ impl Service {
             written_at: Timestamp::now(),
             databases: policies,
         };
+        // Before it is there, so that it is not taken for another catalog's if that is all that comes to pass.
+        self.catalog().note_policy_revision(instance, next).await?;
         let revision = self
             .repository()
             .write_policies(instance, &document)
             .await?;
-        self.catalog()
-            .note_policy_revision(instance, revision)
-            .await?;
+        if revision != next {
+            self.catalog()
+                .note_policy_revision(instance, revision)
+                .await?;
+        }
         known.insert(instance.clone(), (term, document.databases));
         Ok(())
     }
+}
+
+/// Whether a catalog wrote a revision: the last one that it noted, or the one before that, if the last was noted and not
+/// written any more.
+fn is_own(noted: Option<u32>, revision: u32) -> bool {
+    noted.is_some_and(|noted| noted == revision || noted == revision.saturating_add(1))
 }
 
 fn is_known(

@@ -33,6 +33,8 @@ const STEP: Duration = Duration::from_secs(2);
 const STEP_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a term holds after it was renewed.
 const TERM: Duration = Duration::from_secs(10);
+/// How far apart two looks at the others may be for what did not change in between to count.
+const UNBROKEN: Duration = Duration::from_secs(6);
 /// How long another server's row may stay the same before it counts as gone. Longer than [`TERM`].
 pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -51,6 +53,14 @@ struct Seen {
     lease: Option<(LeaseRow, Instant)>,
     servers: HashMap<ServerId, (i64, Instant)>,
     changes: BTreeMap<String, i64>,
+}
+
+impl Seen {
+    /// Nobody was looked at for a while: that others did not change meanwhile says nothing of them.
+    fn forget(&mut self) {
+        self.lease = None;
+        self.servers.clear();
+    }
 }
 
 /// Who schedules.
@@ -101,8 +111,16 @@ impl Service {
     ) {
         let mut seen = Seen::default();
         let mut begun = Some(begun);
+        let mut looked = Instant::now();
         loop {
+            if looked.elapsed() >= UNBROKEN {
+                seen.forget();
+            }
             let step = timeout(STEP_PATIENCE, self.step(&mut seen)).await;
+            if !matches!(step, Ok(Ok(()))) {
+                seen.forget();
+            }
+            looked = Instant::now();
             match step {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {

@@ -48,11 +48,16 @@ impl Service {
                 Ok(names) => {
                     for name in names {
                         if !known.contains(&name) && self.meet(&name).await {
-                            known.insert(name.clone());
                             let (service, stop) = (self.clone(), stop.clone());
                             let thread = format!("instance {name}");
-                            match thread::run(thread, move || service.watch(name, stop)) {
-                                Ok(task) => tasks.push(task),
+                            match thread::run(thread, {
+                                let name = name.clone();
+                                move || service.watch(name, stop)
+                            }) {
+                                Ok(task) => {
+                                    known.insert(name);
+                                    tasks.push(task);
+                                }
                                 Err(error) => tracing::error!(%error, "cannot watch an instance"),
                             }
                         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use everpoint_server::{
     audit::AuditFile,
+    catalog::{DatabaseRequest, Tags},
     http::{Answer, Method},
     service::Service,
 };
@@ -155,6 +156,20 @@ async fn are_made_restored_and_deleted(server: Server) -> Result<()> {
     let ended = end_of(&owner, &operation(&answer, &two_path(service)?)?).await?;
     assert_eq!(state(&ended), "Succeeded", "{ended}");
     assert_eq!(two.value("postgres", owner_of).await?, "other");
+    // By the time it has its turn, another database may have the name.
+    let other = DatabaseRequest::Delete {
+        instead_of: None,
+        oid: Some(1),
+    };
+    let name = "one".parse()?;
+    let asked = service.enqueue(owner.id, &name, "app_back", other, Tags::default());
+    let asked = asked.await.map_err(|error| anyhow::anyhow!("{error:?}"))?;
+    let ended = end_of(&owner, &format!("{instance}/operations/{}", asked.id)).await?;
+    assert!(
+        ended.to_string().contains("another database has its name"),
+        "{ended}"
+    );
+    assert_eq!(one.value("app_back", "SELECT 1").await?, "1");
     assert!(
         std::fs::read_dir(scratch.path().join("scratch"))?
             .flatten()

@@ -156,6 +156,16 @@ fn an_unprotected_instance_goes_before_those_that_wait_longer() {
     let found = due([(&old, &waiting), (&new, &fresh)], ONE, now);
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].instance, new.instance);
+    // One that has failed often keeps no other waiting.
+    let failing = History {
+        failures: 3,
+        ..History::default()
+    };
+    let found = due([(&old, &waiting), (&new, &failing)], ONE, now);
+    assert_eq!(found[0].instance, old.instance);
+    let third = schedule("m");
+    let found = due([(&third, &fresh), (&new, &failing)], ONE, now);
+    assert_eq!(found[0].instance, third.instance);
 }
 
 /// A simulation: backups take `minutes`, and the service asks every `step_minutes` and looks at nothing else.

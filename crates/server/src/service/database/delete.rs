@@ -5,7 +5,7 @@ use everpoint_instance::grant::quote_identifier;
 use super::{stored::position, work::Teller};
 use crate::{
     audit::Outcome,
-    catalog::DatabaseOperation,
+    catalog::{DatabaseOperation, DatabaseRequest},
     service::{Service, operations::Failure},
 };
 
@@ -13,7 +13,7 @@ use crate::{
 const SESSIONS: &str = "SELECT format('%s of %s, from %s', pid, coalesce(usename, 'nobody'), \
     coalesce(nullif(application_name, ''), client_addr::text, 'this machine')) \
     FROM pg_stat_activity WHERE datname = $1 ORDER BY pid LIMIT 100";
-const EXISTS: &str = "SELECT 1 FROM pg_database WHERE datname = $1";
+const EXISTS: &str = "SELECT oid FROM pg_database WHERE datname = $1";
 
 impl Service {
     /// Stores the log up to now, drops the database with the sessions in it, and stores the log of that, too.
@@ -26,10 +26,31 @@ impl Service {
         let name = &operation.name;
         let session = self.admin_session(&observed, name).await?;
         let failed = |error: tokio_postgres::Error| failure(name, &crate::chain(&error));
-        let found = session.query(EXISTS, &[name]).await.map_err(failed)?;
-        if found.is_empty() {
-            // An earlier attempt came so far, or somebody else was faster.
-            teller.say("it is not there any more");
+        let asked = match &operation.request {
+            DatabaseRequest::Delete { oid, .. } => *oid,
+            _ => None,
+        };
+        let is_there = async || -> Result<bool, Failure> {
+            let found = session.query_opt(EXISTS, &[name]).await.map_err(failed)?;
+            let found: Option<u32> = match found {
+                None => None,
+                Some(row) => Some(row.try_get(0).map_err(failed)?),
+            };
+            Ok(match found {
+                // An earlier attempt came so far, or somebody else was faster.
+                None => {
+                    teller.say("it is not there any more");
+                    false
+                }
+                Some(found) if asked.is_some_and(|asked| asked != found) => {
+                    teller
+                        .say("it is not there any more; another database has its name, and stays");
+                    false
+                }
+                Some(_) => true,
+            })
+        };
+        if !is_there().await? {
             self.look_at_server(&observed.name).await;
             return Ok(());
         }
@@ -37,6 +58,14 @@ impl Service {
         let tail = position(&session, &observed).await.map_err(failed)?;
         self.store_log_until(&observed, tail, teller).await?;
         teller.say(format!("the log is stored up to {tail}"));
+        // That may have taken minutes. When another server took this over, it is cancelled here.
+        if teller.progress.is_cancelled() {
+            return Err(failure(name, "it was cancelled"));
+        }
+        if !is_there().await? {
+            self.look_at_server(&observed.name).await;
+            return Ok(());
+        }
         for row in session.query(SESSIONS, &[name]).await.map_err(failed)? {
             let who: String = row.try_get(0).unwrap_or_default();
             teller.say(format!("ends session {who}"));

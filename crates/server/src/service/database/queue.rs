@@ -63,7 +63,20 @@ impl Service {
         tags: Tags,
     ) -> Result<OperationRow, ApiError> {
         let open = self.catalog.open_database_operations().await;
-        if open.map_err(|error| failed(&error))?.len() >= MAX_OPEN {
+        let open = open.map_err(|error| failed(&error))?;
+        // One that waits for what makes the database does not hold the name yet.
+        let is_deleted = |found: &DatabaseOperation| {
+            found.row.kind == OperationKind::Delete
+                && found.row.instance == instance.as_str()
+                && found.name == name
+        };
+        if request.kind() != OperationKind::Delete && open.iter().any(is_deleted) {
+            let text = format!(
+                "a deletion of database `{name}` is queued or runs. Wait until it has ended; the instance's operations show it"
+            );
+            return Err(ApiError::new(Code::ConflictingDatabaseOperation, text).about(name));
+        }
+        if open.len() >= MAX_OPEN {
             let text = format!("{MAX_OPEN} operations are queued. Try again when some have ended");
             return Err(ApiError::new(Code::TooManyRequests, text));
         }
@@ -82,7 +95,7 @@ impl Service {
             error: None,
         };
         let waits =
-            matches!(&request, DatabaseRequest::Delete { instead_of } if instead_of.is_some());
+            matches!(&request, DatabaseRequest::Delete { instead_of, .. } if instead_of.is_some());
         let operation = DatabaseOperation {
             row: row.clone(),
             name: name.to_owned(),
@@ -270,7 +283,10 @@ impl Service {
         let mut changes = CHANGES_AT_ONCE.saturating_sub(running(false));
         let is_open = |id: OperationId| open.iter().any(|found| found.row.id == id);
         for operation in &open {
-            if operation.row.state != OperationState::Pending {
+            // One that was put back while it is still being undone here waits for that.
+            if operation.row.state != OperationState::Pending
+                || self.pace(operation.row.id).is_some()
+            {
                 continue;
             }
             let free = match operation.row.kind {
@@ -282,6 +298,7 @@ impl Service {
             }
             if let DatabaseRequest::Delete {
                 instead_of: Some(id),
+                ..
             } = operation.request
             {
                 // What makes the database has to end first.
