@@ -64,6 +64,13 @@ async fn cluster_grows(cluster: &Cluster) -> Result<()> {
     cluster.sql("postgres", sql).await
 }
 
+async fn until_restorable(everpoint: &Everpoint, time: Timestamp) -> Result<()> {
+    until("the moment can be restored", async || {
+        Ok(latest(everpoint)?.is_some_and(|latest| latest >= time))
+    })
+    .await
+}
+
 /// Up to when everything can be restored, as far as that is known.
 fn latest(everpoint: &Everpoint) -> Result<Option<Timestamp>> {
     let status = everpoint.status()?;
@@ -193,9 +200,7 @@ on_15_and_18! {
         refused.expect(3);
 
         let mut receiver = everpoint.start(RECEIVE)?;
-        until("all of it can be restored", async || {
-            Ok(latest(&everpoint)?.is_some_and(|latest| latest >= behind.time))
-        }).await?;
+        until_restorable(&everpoint, behind.time).await?;
         assert!(receiver.is_alive(), "{}", receiver.printed()?);
         end(receiver).await?;
         let restored = restore(&everpoint, "then", &["--at", &at], server.major()).await?;
@@ -214,9 +219,7 @@ on_15_and_18! {
         let open = cluster.connect("postgres").await?;
         open.batch_execute("BEGIN; INSERT INTO t VALUES (1)").await?;
         let moment = cluster.moment().await?;
-        until("the moment can be restored", async || {
-            Ok(latest(&everpoint)?.is_some_and(|latest| latest >= moment.time))
-        }).await?;
+        until_restorable(&everpoint, moment.time).await?;
         end(receiver).await
     }
 
@@ -240,9 +243,7 @@ on_15_and_18! {
             assert!(stored_until(&log_of(&everpoint)) >= moment.lsn, "{said:?}, and {moment:?} is not stored");
         }
         drop(halted);
-        until("the moment can be restored", async || {
-            Ok(latest(&everpoint)?.is_some_and(|latest| latest >= moment.time))
-        }).await?;
+        until_restorable(&everpoint, moment.time).await?;
         assert!(stored_until(&log_of(&everpoint)) >= moment.lsn);
         end(receiver).await
     }
@@ -267,9 +268,7 @@ on_15_and_18! {
         }).await?;
         cluster_grows(&primary).await?;
         let moment = primary.moment().await?;
-        until("the moment can be restored", async || {
-            Ok(latest(&everpoint)?.is_some_and(|latest| latest >= moment.time))
-        }).await?;
+        until_restorable(&everpoint, moment.time).await?;
 
         // It has less log than what was received.
         standby.promote().await?;

@@ -147,9 +147,13 @@ pub(super) struct Asking {
 impl Asking {
     /// Asks at once.
     pub(super) fn begin(prober: Prober) -> Self {
+        Self::new(Some(prober))
+    }
+
+    fn new(prober: Option<Prober>) -> Self {
         let now = Instant::now();
         Self {
-            prober: Some(prober),
+            prober,
             task: None,
             asked: 0,
             asked_at: now,
@@ -259,19 +263,6 @@ mod tests {
         }
     }
 
-    fn asking() -> Asking {
-        let now = Instant::now();
-        Asking {
-            prober: None,
-            task: None,
-            asked: 0,
-            asked_at: now,
-            due: now,
-            answers: Vec::new(),
-            stride: 1,
-        }
-    }
-
     fn reach(number: u64) -> Reach {
         Reach {
             number,
@@ -282,7 +273,7 @@ mod tests {
 
     #[test]
     fn answer_holds_once_its_log_has_come() {
-        let mut asking = asking();
+        let mut asking = Asking::new(None);
         for number in 1..=3 {
             asking.keep(reach(number));
         }
@@ -294,7 +285,7 @@ mod tests {
 
     #[test]
     fn answers_about_log_that_does_not_come_are_bounded() {
-        let mut asking = asking();
+        let mut asking = Asking::new(None);
         for number in 1..=1000 {
             asking.keep(reach(number));
             assert!(asking.answers.len() <= MAX_ANSWERS);

@@ -62,23 +62,24 @@ pub fn due<'a>(
         } else if retry_at(history, now).is_none_or(|at| at <= now)
             && let Some((kind, reason, since)) = wanted(schedule, history, now)
         {
-            let unprotected = matches!(reason, Reason::First | Reason::Gap);
-            // What failed often may take long to fail again, and others are not to wait for that.
-            let urgent = unprotected && history.failures < PATIENT_FAILURES;
-            found.push((schedule, kind, reason, since, urgent));
+            let rank = match reason {
+                // What failed often may take long to fail again, and others are not to wait for that.
+                Reason::First | Reason::Gap if history.failures >= PATIENT_FAILURES => 2,
+                Reason::First | Reason::Gap => 0,
+                _ => 1,
+            };
+            found.push((rank, since, schedule, kind, reason));
         }
     }
-    found.sort_by(|a, b| {
-        let failing = |since: Timestamp, urgent: bool| !urgent && since == Timestamp::MIN;
-        b.4.cmp(&a.4)
-            .then(failing(a.3, a.4).cmp(&failing(b.3, b.4)))
-            .then(a.3.cmp(&b.3))
-            .then_with(|| a.0.instance.cmp(&b.0.instance))
-    });
+    found.sort_by(
+        |(rank, since, schedule, ..), (other_rank, other_since, other, ..)| {
+            (rank, since, &schedule.instance).cmp(&(other_rank, other_since, &other.instance))
+        },
+    );
     found
         .into_iter()
         .take(limits.backups_at_once.saturating_sub(running))
-        .map(|(schedule, kind, reason, since, _)| Due {
+        .map(|(_, since, schedule, kind, reason)| Due {
             instance: schedule.instance.clone(),
             kind,
             reason,
