@@ -24,3 +24,4 @@ pub mod summary;
 pub mod transplant;
 pub mod verify;
 pub mod window;
+mod work_queue;

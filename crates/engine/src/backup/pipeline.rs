@@ -8,7 +8,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 use everpoint_instance::data_directory::Listing;
@@ -33,7 +33,10 @@ use super::{
         Worker,
     },
 };
-use crate::progress::Progress;
+use crate::{
+    progress::Progress,
+    work_queue::{Work, work_queue},
+};
 
 /// Units between dispatcher and collector at the most.
 pub const UNITS_UNDER_WAY: usize = 64;
@@ -121,9 +124,8 @@ pub async fn copy_files(
     progress: &Progress,
 ) -> Result<Copied, CopyError> {
     let window = Arc::new(Semaphore::new(UNITS_UNDER_WAY));
-    let (unit_sender, units) = mpsc::channel(UNITS_UNDER_WAY);
+    let (unit_sender, units) = work_queue(UNITS_UNDER_WAY);
     let (result_sender, results) = mpsc::channel(UNITS_UNDER_WAY);
-    let units = Arc::new(Mutex::new(units));
     let store = target.repository.store().clone();
 
     let mut workers = Vec::with_capacity(jobs);
@@ -191,34 +193,20 @@ pub async fn copy_files(
 
 fn run_worker(
     mut worker: Worker,
-    units: &Mutex<mpsc::Receiver<Unit>>,
+    units: &Work<Unit>,
     results: &mpsc::Sender<UnitResult>,
 ) -> Result<u64, WorkError> {
-    loop {
-        let next = units
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .blocking_recv();
-        let Some(unit) = next else { break };
-        let result = worker.run(&unit);
-        match result {
-            Ok(result) => {
-                if results.blocking_send(result).is_err() {
-                    break;
-                }
-            }
-            Err(error) => {
-                // Nobody may wait for this worker's units: the others end, too.
-                units.lock().unwrap_or_else(PoisonError::into_inner).close();
-                return Err(error);
-            }
+    while let Some(unit) = units.next() {
+        let result = worker.run(&unit)?;
+        if results.blocking_send(result).is_err() {
+            break;
         }
     }
     worker.finish()
 }
 
 struct Dispatcher {
-    units: mpsc::Sender<Unit>,
+    units: async_channel::Sender<Unit>,
     /// For what needs no worker.
     results: mpsc::Sender<UnitResult>,
     window: Arc<Semaphore>,
@@ -254,10 +242,14 @@ impl Dispatcher {
                     pick: stretch.pick,
                     last: stretch.last,
                 };
-                let Ok(permit) = self.window.acquire().await else {
-                    return Ok(());
-                };
-                permit.forget();
+                tokio::select! {
+                    permit = self.window.acquire() => match permit {
+                        Ok(permit) => permit.forget(),
+                        Err(_) => return Ok(()),
+                    },
+                    // A worker failed: what it was given is never collected, so no room comes of it.
+                    () = self.units.closed() => return Ok(()),
+                }
                 if progress.is_cancelled() || !self.send(unit, &progress).await {
                     return Ok(());
                 }

@@ -4,10 +4,7 @@
 //! A dispatcher cuts files into tasks; workers take them in any order, each into packs of its own; the
 //! collector, which is the dispatcher's other half, puts the answers back into the files' order.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::VecDeque, sync::Arc};
 
 use everpoint_pgformat::{Oid, relation::DataPath};
 use everpoint_repository::{
@@ -15,7 +12,7 @@ use everpoint_repository::{
     backup::{Backup, Totals},
     manifest::{Content, FileEntry, StoredFrame},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::LongTermError;
 use crate::{
@@ -29,6 +26,7 @@ use crate::{
         selection::Paths,
         units::Layer,
     },
+    work_queue::{Work, work_queue},
 };
 
 /// Contents that one task moves at the most, in bytes.
@@ -64,20 +62,18 @@ pub(super) async fn copy(
     manifest: &mut ManifestTarget,
     progress: &Progress,
 ) -> Result<Totals, LongTermError> {
-    let (sender, receiver) = mpsc::channel(WAITING_TASKS);
-    let receiver = Arc::new(Mutex::new(receiver));
+    let (sender, tasks) = work_queue(WAITING_TASKS);
     let mut workers = Vec::new();
     for number in 0..jobs.max(1) {
         let reader = PackReader::new(source.clone())?;
         let writer = PackWriter::new(target.clone())?;
-        let (tasks, progress) = (receiver.clone(), progress.clone());
+        let (tasks, progress) = (tasks.clone(), progress.clone());
         let thread = std::thread::Builder::new()
             .name(format!("copy-{number}"))
             .spawn(move || work(reader, writer, &tasks, &progress))
             .map_err(|_| LongTermError::TaskLost)?;
         workers.push(thread);
     }
-    drop(receiver);
     let mut collector = Collector {
         manifest,
         progress,
@@ -131,7 +127,7 @@ impl Collector<'_> {
         &mut self,
         backup: &Backup,
         mut entry: FileEntry,
-        sender: &mpsc::Sender<Task>,
+        sender: &async_channel::Sender<Task>,
     ) -> Result<(), LongTermError> {
         let frames = match std::mem::replace(&mut entry.content, Content::Whole(Vec::new())) {
             Content::Whole(frames) => frames,
@@ -222,30 +218,18 @@ impl Collector<'_> {
 fn work(
     mut reader: PackReader,
     mut writer: PackWriter,
-    tasks: &Mutex<mpsc::Receiver<Task>>,
+    tasks: &Work<Task>,
     progress: &Progress,
 ) -> Result<u64, LongTermError> {
     let mut contents = Vec::new();
-    loop {
-        let next = tasks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .blocking_recv();
-        let Some(task) = next else { break };
+    while let Some(task) = tasks.next() {
         let before = writer.stored_bytes();
-        match run(&mut reader, &mut writer, &task, &mut contents) {
-            Ok(moved) => {
-                let raw = moved.iter().map(|frame| u64::from(frame.frame.raw));
-                progress.add_bytes(raw.sum());
-                progress.add_stored(writer.stored_bytes() - before);
-                // Nobody waits for it when the copy was given up.
-                let _ = task.answer.send(moved);
-            }
-            Err(error) => {
-                tasks.lock().unwrap_or_else(PoisonError::into_inner).close();
-                return Err(error);
-            }
-        }
+        let moved = run(&mut reader, &mut writer, &task, &mut contents)?;
+        let raw = moved.iter().map(|frame| u64::from(frame.frame.raw));
+        progress.add_bytes(raw.sum());
+        progress.add_stored(writer.stored_bytes() - before);
+        // Nobody waits for it when the copy was given up.
+        let _ = task.answer.send(moved);
     }
     Ok(writer.finish()?)
 }

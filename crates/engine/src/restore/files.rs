@@ -5,7 +5,7 @@ use std::{
     io::Write,
     os::unix::fs::{DirBuilderExt, PermissionsExt, chown, symlink},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 use everpoint_instance::data_directory::scan;
@@ -15,7 +15,6 @@ use everpoint_repository::{
     backup::Backup,
     manifest::{Content, FileEntry, ManifestReader, StoredFrame},
 };
-use tokio::sync::mpsc;
 
 use super::{
     Durability, LogDelivery, MARKER, Marker, RestoreError, RestorePlan, RestoreRequest, failed,
@@ -24,7 +23,10 @@ use super::{
     units::{self, RestoreUnit},
     writer::{Existing, Owner, WriteError, Writer},
 };
-use crate::progress::Progress;
+use crate::{
+    progress::Progress,
+    work_queue::{Work, work_queue},
+};
 
 /// Units that wait for a worker at the most.
 const WAITING_UNITS: usize = 32;
@@ -169,20 +171,18 @@ pub async fn restore_files(
     } else {
         Existing::None
     };
-    let (sender, receiver) = mpsc::channel(WAITING_UNITS);
-    let receiver = Arc::new(Mutex::new(receiver));
+    let (sender, work) = work_queue(WAITING_UNITS);
     let mut workers = Vec::new();
     for number in 0..plan.request.jobs.max(1) * THREADS_PER_JOB {
         let (root, owner) = (plan.request.to.clone(), plan.request.owner);
         let writer = Writer::new(source.clone(), root, existing, owner, progress.clone())?;
-        let units = receiver.clone();
+        let units = work.clone();
         let thread = std::thread::Builder::new()
             .name(format!("restore-{number}"))
             .spawn(move || run_worker(writer, &units))
             .map_err(|_| RestoreError::TaskLost)?;
         workers.push(thread);
     }
-    drop(receiver);
     let dispatched = dispatch(repository, (top, &paths), base, sender, progress).await;
     let ended = tokio::task::spawn_blocking(move || {
         workers
@@ -201,21 +201,11 @@ pub async fn restore_files(
     }
 }
 
-fn run_worker(
-    mut writer: Writer,
-    units: &Mutex<mpsc::Receiver<RestoreUnit>>,
-) -> Result<(), WriteError> {
-    loop {
-        let next = units
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .blocking_recv();
-        let Some(unit) = next else { return Ok(()) };
-        if let Err(error) = writer.run(&unit) {
-            units.lock().unwrap_or_else(PoisonError::into_inner).close();
-            return Err(error);
-        }
+fn run_worker(mut writer: Writer, units: &Work<RestoreUnit>) -> Result<(), WriteError> {
+    while let Some(unit) = units.next() {
+        writer.run(&unit)?;
     }
+    Ok(())
 }
 
 /// Opens a manifest at the sections that hold files of the selection.
@@ -280,7 +270,7 @@ async fn dispatch(
     repository: &Repository,
     (mut top, paths): (ManifestReader, &Paths),
     mut base: Option<ManifestReader>,
-    units: mpsc::Sender<RestoreUnit>,
+    units: async_channel::Sender<RestoreUnit>,
     progress: &Progress,
 ) -> Result<(), RestoreError> {
     let store = repository.store();
