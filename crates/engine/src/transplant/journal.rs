@@ -1,7 +1,7 @@
 //! What a later start needs to finish or undo a move: a small file, replaced as a whole.
 //!
 //! It is written before the server is touched, and once more before the registering transaction. Whether that
-//! transaction committed is told by the server alone: the hidden name is gone then.
+//! transaction committed is told by the server alone: the database has another name then than its hidden one.
 
 use std::{fs, io::Write, path::Path};
 

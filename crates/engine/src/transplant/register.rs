@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use everpoint_instance::grant::{quote_identifier, quote_literal};
+use everpoint_pgformat::Oid;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -23,6 +24,7 @@ const SESSION_PATIENCE: Duration = Duration::from_secs(60);
 /// Attempts, each of which PostgreSQL itself waits five seconds for sessions in.
 const ATTEMPTS: usize = 6;
 const WHAT: &str = "register the database";
+const LOOK: &str = "look for the database";
 /// `ERRCODE_OBJECT_IN_USE`, `ERRCODE_DUPLICATE_DATABASE`.
 const IN_USE: &str = "55006";
 const DUPLICATE: &str = "42P04";
@@ -44,6 +46,9 @@ const LISTS: [&str; 7] = [
 pub struct Registration {
     /// The operation.
     pub operation: OperationId,
+    /// The database, so that it is known whatever it is called. Absent in what older versions wrote.
+    #[serde(default)]
+    pub database: Option<Oid>,
     /// The name it has.
     pub hidden: String,
     /// The name it gets.
@@ -57,9 +62,10 @@ pub struct Registration {
 }
 
 impl Registration {
-    pub(super) fn of(plan: &MovePlan) -> Self {
+    pub(super) fn of(plan: &MovePlan, database: Oid) -> Self {
         Self {
             operation: plan.operation(),
+            database: Some(database),
             hidden: plan.hidden.clone(),
             name: plan.request.new_name.as_str().to_owned(),
             kept: plan.kept.clone(),
@@ -259,15 +265,46 @@ pub(super) async fn register(
     }
 }
 
-/// Whether it was registered. Names and rights come in one transaction, so the hidden name tells.
-pub(super) async fn is_done(
+/// How a registration stands. Names and rights come in one transaction, so the name tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// The database has its hidden name still.
+    Hidden,
+    /// It got its name. Somebody may have given it another one since.
+    Registered,
+    /// It is not there.
+    Gone,
+}
+
+/// How a registration stands on the server.
+pub(super) async fn standing(
     session: &Session,
     registration: &Registration,
-) -> Result<bool, MoveError> {
-    let sql = "SELECT NOT EXISTS (SELECT FROM pg_database WHERE datname = $1)";
-    session
-        .value("look for the database", sql, &[&registration.hidden])
-        .await
+) -> Result<Standing, MoveError> {
+    let hidden = &registration.hidden;
+    let Some(database) = registration.database else {
+        // Written by an older version: the hidden name alone tells.
+        let sql = "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)";
+        let is_hidden: bool = session.value(LOOK, sql, &[hidden]).await?;
+        return Ok(match is_hidden {
+            true => Standing::Hidden,
+            false => Standing::Registered,
+        });
+    };
+    let sql = "SELECT datname::text FROM pg_database WHERE oid = $1";
+    let names: Vec<String> = session.column(LOOK, sql, &[&database.get()]).await?;
+    Ok(match names.first() {
+        None => Standing::Gone,
+        Some(name) if name == hidden => Standing::Hidden,
+        Some(_) => Standing::Registered,
+    })
+}
+
+/// The OID of the hidden database.
+pub(super) async fn hidden_oid(session: &Session, hidden: &str) -> Result<Oid, MoveError> {
+    let sql = "SELECT oid FROM pg_database WHERE datname = $1";
+    let oid: u32 = session.value(LOOK, sql, &[&hidden]).await?;
+    Ok(Oid::new(oid))
 }
 
 /// One transaction. It is on disk, and where replication is synchronous also there, when this returns.

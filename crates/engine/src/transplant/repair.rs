@@ -7,7 +7,8 @@ use super::{
     Control, MoveError, OpenSessions, Side, create,
     journal::{self, Record},
     name::OperationId,
-    register, run,
+    register::{self, Standing},
+    run,
     server::Server,
     table::repair as table,
 };
@@ -33,7 +34,7 @@ pub struct Leftover {
 }
 
 /// Brings a move that was interrupted to an end, by its journal in `work_directory`: a database that was complete is
-/// given its name, anything less is removed.
+/// given its name, anything less is removed, and so is one whose name somebody else has taken.
 ///
 /// # Errors
 /// When the server cannot be reached or refuses, or somebody uses the database that is to be replaced: the journal
@@ -77,11 +78,33 @@ pub async fn repair(
         }
         Some(registration) => {
             let session = server.connect_any().await?;
-            if !register::is_done(&session, &registration).await? {
-                register::register(&server, &registration, sessions, control).await?;
+            let registered = match register::standing(&session, &registration).await? {
+                Standing::Registered => true,
+                Standing::Gone => false,
+                Standing::Hidden => {
+                    match register::register(&server, &registration, sessions, control).await {
+                        Ok(_) => true,
+                        // The name is somebody else's by now, and no later attempt would get it.
+                        Err(MoveError::NameTaken { name }) => {
+                            tracing::warn!("`{name}` was taken meanwhile: the restore is undone");
+                            false
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+            };
+            match registered {
+                true => {
+                    create::remove_vessel(&server, operation).await?;
+                    Repaired::Finished(registration.name)
+                }
+                false => {
+                    // What is half removed must not be taken for complete.
+                    journal::write(&path, &Record::Filling { operation })?;
+                    create::remove(&server, operation).await?;
+                    Repaired::Undone
+                }
             }
-            create::remove_vessel(&server, operation).await?;
-            Repaired::Finished(registration.name)
         }
     };
     journal::remove(&path)?;

@@ -3,17 +3,19 @@
 use std::{
     collections::VecDeque,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use everpoint_instance::{InstanceLock, lock::LockKind};
 use futures_util::future::try_join_all;
+use tokio::time::{Instant, sleep};
 
 use super::{
     Control, Event, Existing, MoveError, MovePlan, MoveState, Moved, Side, Step, check, create,
     files, journal,
     name::OperationId,
     objects,
-    register::{self, Registration},
+    register::{self, Registration, Standing},
     replicas, room,
     schema::{self, Section},
     server::{Server, Session},
@@ -21,6 +23,10 @@ use super::{
     tables::{self, Piece},
 };
 use crate::room::Room;
+
+/// How long a server may take to answer again that was lost while a database was registered.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(60);
+const ANSWER_POLL: Duration = Duration::from_millis(200);
 
 /// The journal of an operation in its directory.
 pub(super) fn journal_path(work_directory: &Path) -> PathBuf {
@@ -134,9 +140,21 @@ async fn put_away(
 
 async fn undo(plan: &MovePlan, target: &Server, error: MoveError) -> MoveError {
     let operation = plan.operation();
-    let removed = create::remove(target, operation)
-        .await
-        .and_then(|()| journal::remove(&journal_path(&plan.request.work_directory)));
+    let path = journal_path(&plan.request.work_directory);
+    let removed = async {
+        if let Some(journal::Record::Registering { registration }) = journal::read(&path)? {
+            let session = target.connect_any().await?;
+            if register::standing(&session, &registration).await? == Standing::Registered {
+                // It came about though nobody heard of it: a later start finishes it by its journal.
+                return Ok(());
+            }
+            // What is half removed must not be taken for complete.
+            journal::write(&path, &journal::Record::Filling { operation })?;
+        }
+        create::remove(target, operation).await?;
+        journal::remove(&path)
+    };
+    let removed = removed.await;
     let _ = std::fs::remove_file(archive_path(&plan.request.work_directory));
     match removed {
         Ok(()) => error,
@@ -196,7 +214,10 @@ async fn finish(
 ) -> Result<Moved, MoveError> {
     control.say(Event::State(MoveState::Registering));
     control.progress.phase("registering", 0);
-    let registration = Registration::of(plan);
+    let session = target.connect_any().await?;
+    let database = register::hidden_oid(&session, &plan.hidden).await?;
+    drop(session);
+    let registration = Registration::of(plan, database);
     let path = journal_path(&plan.request.work_directory);
     let record = journal::Record::Registering {
         registration: Box::new(registration.clone()),
@@ -239,14 +260,26 @@ async fn registered(
 ) -> Result<Vec<String>, MoveError> {
     let sessions = plan.request.sessions;
     match register::register(target, registration, sessions, control).await {
-        Err(MoveError::Lost { side, what, source }) => {
-            let session = target.connect_any().await?;
-            match register::is_done(&session, registration).await? {
-                true => Ok(Vec::new()),
-                false => Err(MoveError::Lost { side, what, source }),
-            }
-        }
+        Err(error @ MoveError::Lost { .. }) => match standing(target, registration).await? {
+            Standing::Registered => Ok(Vec::new()),
+            Standing::Hidden | Standing::Gone => Err(error),
+        },
         other => other,
+    }
+}
+
+/// How the registration stands, once the server answers again.
+async fn standing(target: &Server, registration: &Registration) -> Result<Standing, MoveError> {
+    let begun = Instant::now();
+    loop {
+        let asked = async {
+            let session = target.connect_any().await?;
+            register::standing(&session, registration).await
+        };
+        match asked.await {
+            Err(_) if begun.elapsed() < ANSWER_PATIENCE => sleep(ANSWER_POLL).await,
+            asked => return asked,
+        }
     }
 }
 

@@ -109,6 +109,66 @@ fn nothing_is_left_of_a_move_that_was_cancelled_or_died_at_any_step() -> Result<
     })
 }
 
+#[test]
+fn a_move_that_died_before_its_database_had_its_name_is_told_by_the_database_itself() -> Result<()>
+{
+    run(async {
+        let source = Cluster::builder(15).start().await?;
+        source.sql("postgres", "CREATE DATABASE source").await?;
+        let target = Cluster::builder(15).start().await?;
+        let spec = target.connection_string("postgres").parse()?;
+        let work = tempfile::tempdir()?;
+        let quiet = Said::default().control(|_, _| {});
+        let hidden =
+            "SELECT coalesce(max(datname), '') FROM pg_database WHERE datname LIKE 'everpoint%'";
+        for (at, meanwhile, expected) in [
+            // Somebody else has the name.
+            (
+                Step::ReadyToRegister,
+                "CREATE DATABASE died",
+                Repaired::Undone,
+            ),
+            // It was removed by hand.
+            (
+                Step::ReadyToRegister,
+                "DROP DATABASE \"{hidden}\"",
+                Repaired::Undone,
+            ),
+            // It was registered, and called otherwise since.
+            (
+                Step::Registered,
+                "ALTER DATABASE died RENAME TO renamed",
+                Repaired::Finished("died".to_owned()),
+            ),
+        ] {
+            let mut wanted = request(&source, &target, "died", work.path()).await?;
+            wanted.source_database = "source".to_owned();
+            let plan = plan(wanted).await?;
+            let control = Control::new(Progress::default(), move |event| {
+                assert!(event != Event::Step(at), "as if killed");
+            });
+            let died = tokio::spawn(async move { execute(&plan, &control).await }).await;
+            assert!(died.is_err(), "{at:?}: {died:?}");
+            let name = target.value("postgres", hidden).await?;
+            let meanwhile = meanwhile.replace("{hidden}", &name);
+            target.sql("postgres", &meanwhile).await?;
+            let repaired = retry_while_locked(async || {
+                repair(&spec, work.path(), OpenSessions::Refuse, &quiet).await
+            })
+            .await?;
+            assert_eq!(repaired, expected, "{meanwhile}");
+            assert_eq!(target.value("postgres", hidden).await?, "", "{meanwhile}");
+            assert!(!work.path().join("move.json").exists());
+            target
+                .sql("postgres", "DROP DATABASE IF EXISTS died")
+                .await?;
+        }
+        let renamed = "SELECT count(*) FROM pg_database WHERE datname = 'renamed'";
+        assert_eq!(target.value("postgres", renamed).await?, "1");
+        Ok(())
+    })
+}
+
 /// A lost journal does not hide what is left, and what runs is not taken for a remain.
 async fn without_a_journal(source: &Cluster, target: &Cluster) -> Result<()> {
     let before = shared(target).await?;
