@@ -202,7 +202,7 @@ pub async fn repair(repository: &Repository, args: &Repair) -> anyhow::Result<Ex
 /// Says what was found. Returns how many restores could not be brought to an end.
 pub(super) async fn sweep(repository: &Repository, base: &Path) -> anyhow::Result<usize> {
     let mut kept = 0;
-    for swept in database::sweep(repository, base).await? {
+    for swept in database::sweep(repository, base, |_| None).await? {
         let what = match &swept.journal {
             Some(journal) => format!(
                 "a restore of `{}/{}` that was killed while {}",
@@ -221,6 +221,9 @@ pub(super) async fn sweep(repository: &Repository, base: &Path) -> anyhow::Resul
                     "{what} cannot be brought to an end: {error}\n{LATER}; its journal is in {path}"
                 );
             }
+        }
+        if let Some(error) = &swept.left {
+            eprintln!("{} cannot be removed: {error}", swept.path.display());
         }
     }
     Ok(kept)

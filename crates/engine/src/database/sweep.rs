@@ -19,7 +19,7 @@ use super::{
 use crate::{
     instance_record::InstanceRecord,
     progress::Progress,
-    transplant::{self, Control, MoveError, OpenSessions, Repaired},
+    transplant::{self, Control, Gate, MoveError, OpenSessions, Repaired},
 };
 
 /// A server notices only some time later that a session is gone, and with it its lock.
@@ -35,6 +35,8 @@ pub struct Swept {
     pub journal: Option<Journal>,
     /// What became of what it had made.
     pub end: End,
+    /// Why its directory is still there though nothing hinders that it goes; the next sweep tries again.
+    pub left: Option<ScratchError>,
 }
 
 /// How an operation that died was brought to an end.
@@ -106,16 +108,26 @@ impl Reach {
 
 /// Brings to an end whatever operations below `base` left that died: a database that was complete is registered,
 /// anything less is removed from the server it went to; then their scratch servers and files are removed. Living
-/// operations are let alone.
+/// operations are let alone. `gate` gives who is asked before a database of this journal is registered.
 ///
 /// # Errors
-/// When a scratch server does not stop, or something cannot be removed.
-pub async fn sweep(repository: &Repository, base: &Path) -> Result<Vec<Swept>, ScratchError> {
+/// When what lies below `base` cannot be listed. A scratch server that does not stop, or files that cannot be removed,
+/// are told in [`Swept::left`].
+pub async fn sweep(
+    repository: &Repository,
+    base: &Path,
+    gate: impl Fn(&Journal) -> Option<Gate>,
+) -> Result<Vec<Swept>, ScratchError> {
     let mut all = Vec::new();
     for dead in scratch::abandoned(base)? {
         let path = dead.path().to_owned();
         let journal = dead.read_journal::<Journal>();
-        let end = match mend(repository, &dead, journal.as_ref()).await {
+        let control = Control::new(Progress::default(), |_| {});
+        let control = match journal.as_ref().and_then(&gate) {
+            Some(gate) => control.with_gate(gate),
+            None => control,
+        };
+        let end = match mend(repository, &dead, journal.as_ref(), &control).await {
             Ok(Repaired::Nothing) => match journal.as_ref().and_then(online) {
                 Some(name) => End::Finished(name),
                 None => End::Removed,
@@ -124,8 +136,14 @@ pub async fn sweep(repository: &Repository, base: &Path) -> Result<Vec<Swept>, S
             Ok(Repaired::Finished(name)) => End::Finished(name),
             Err(error) => End::Kept(error),
         };
-        put_away(dead).await?;
-        all.push(Swept { path, journal, end });
+        // One that cannot go must not keep what became of the others from being told.
+        let left = put_away(dead).await.err();
+        all.push(Swept {
+            path,
+            journal,
+            end,
+            left,
+        });
     }
     Ok(all)
 }
@@ -139,6 +157,7 @@ async fn mend(
     repository: &Repository,
     dead: &Scratch,
     journal: Option<&Journal>,
+    control: &Control,
 ) -> Result<Repaired, SweepError> {
     let work = dead.move_directory();
     if !transplant::is_open(&work) {
@@ -152,10 +171,9 @@ async fn mend(
         (None, None) => return Err(SweepError::Unknown),
     };
     let target = reach.connection(repository).await?;
-    let control = Control::new(Progress::default(), |_| {});
     let mut attempts = 0;
     loop {
-        match transplant::repair(&target, &work, sessions, &control).await {
+        match transplant::repair(&target, &work, sessions, control).await {
             Err(MoveError::Lock(_)) if attempts < LOCK_ATTEMPTS => {
                 attempts += 1;
                 tokio::time::sleep(LOCK_POLL).await;

@@ -7,7 +7,7 @@ use everpoint_pgformat::wal::filter::FilterCounts;
 use super::state::State;
 use crate::{
     progress::Progress,
-    transplant::{self, Control},
+    transplant::{self, Control, Gate},
 };
 
 /// What happens while a database is restored.
@@ -47,6 +47,13 @@ impl Watch {
         let heard = listener.clone();
         let control = Control::new(progress, move |event| heard(event.into()));
         Self { control, listener }
+    }
+
+    /// The same watch, which asks before a database gets its name, as [`Control::with_gate`] says.
+    #[must_use]
+    pub fn with_gate(mut self, gate: Gate) -> Self {
+        self.control = self.control.with_gate(gate);
+        self
     }
 
     /// How far it is. It can be cancelled here until the database has its name.

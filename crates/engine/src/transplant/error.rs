@@ -117,6 +117,9 @@ pub enum MoveError {
     /// The target's disk fills up.
     #[error(transparent)]
     NoRoomLeft(#[from] RoomError),
+    /// Whoever asked for it could not be asked whether it still is to be registered.
+    #[error("the database was complete, and could not be registered")]
+    Gate(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The operator gave up.
     #[error("cancelled. Nothing was left on the server")]
     Cancelled,

@@ -32,6 +32,7 @@ mod tables;
 pub mod target;
 
 use std::{
+    error::Error,
     fmt,
     path::{Path, PathBuf},
     sync::{
@@ -41,7 +42,8 @@ use std::{
 };
 
 use everpoint_instance::{ConnectionSpec, PgBinaries};
-use everpoint_pgformat::{ByteCount, MajorVersion, SystemIdentifier};
+use everpoint_pgformat::{ByteCount, MajorVersion, Oid, SystemIdentifier};
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 pub use error::{MoveError, Side};
@@ -215,6 +217,11 @@ pub enum Step {
     Registered,
 }
 
+/// Asked before a database gets its name, with its OID: whether it still is to. `Err` says why it is not known.
+pub type Gate = Arc<
+    dyn Fn(Oid) -> BoxFuture<'static, Result<bool, Box<dyn Error + Send + Sync>>> + Send + Sync,
+>;
+
 /// How a move is watched and steered. Cheap to clone; all clones steer the same move.
 #[derive(Clone)]
 pub struct Control {
@@ -223,6 +230,7 @@ pub struct Control {
     listener: Arc<dyn Fn(Event) + Send + Sync>,
     without_replicas: Arc<AtomicBool>,
     room: Wanted,
+    gate: Option<Gate>,
 }
 
 impl Control {
@@ -233,7 +241,16 @@ impl Control {
             listener: Arc::new(listener),
             without_replicas: Arc::default(),
             room: Wanted::default(),
+            gate: None,
         }
+    }
+
+    /// The same control, which asks before a database gets its name: whoever asks for the restore can note its OID,
+    /// so that it is known for what it is whatever happens next.
+    #[must_use]
+    pub fn with_gate(mut self, gate: Gate) -> Self {
+        self.gate = Some(gate);
+        self
     }
 
     /// The same control with another listener, which must not block either.
@@ -243,6 +260,7 @@ impl Control {
             listener: Arc::new(listener),
             without_replicas: self.without_replicas.clone(),
             room: self.room.clone(),
+            gate: self.gate.clone(),
         }
     }
 
@@ -263,6 +281,17 @@ impl Control {
 
     fn say(&self, event: Event) {
         (self.listener)(event);
+    }
+
+    async fn may_register(&self, database: Oid) -> Result<(), MoveError> {
+        let Some(gate) = &self.gate else {
+            return Ok(());
+        };
+        match gate(database).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(MoveError::Cancelled),
+            Err(source) => Err(MoveError::Gate(source)),
+        }
     }
 }
 

@@ -34,7 +34,8 @@ pub struct Leftover {
 }
 
 /// Brings a move that was interrupted to an end, by its journal in `work_directory`: a database that was complete is
-/// given its name, anything less is removed, and so is one whose name somebody else has taken.
+/// given its name, anything less is removed, and so is one whose name somebody else has taken, or that `control`'s gate
+/// does not let have it.
 ///
 /// # Errors
 /// When the server cannot be reached or refuses, or somebody uses the database that is to be replaced: the journal
@@ -82,8 +83,18 @@ pub async fn repair(
                 Standing::Registered => true,
                 Standing::Gone => false,
                 Standing::Hidden => {
-                    match register::register(&server, &registration, sessions, control).await {
+                    let database = match registration.database {
+                        Some(database) => database,
+                        None => register::hidden_oid(&session, &registration.hidden).await?,
+                    };
+                    let registered = async {
+                        control.may_register(database).await?;
+                        register::register(&server, &registration, sessions, control).await
+                    };
+                    match registered.await {
                         Ok(_) => true,
+                        // Nobody wants it any more.
+                        Err(MoveError::Cancelled) => false,
                         // The name is somebody else's by now, and no later attempt would get it.
                         Err(MoveError::NameTaken { name }) => {
                             tracing::warn!("`{name}` was taken meanwhile: the restore is undone");

@@ -228,6 +228,7 @@ async fn finish(
     if control.progress.is_cancelled() {
         return Err(MoveError::Cancelled);
     }
+    control.may_register(database).await?;
     for lost in registered(plan, target, control, &registration).await? {
         control.say(Event::NotTaken(lost));
     }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use everpoint_engine::progress::Reading;
+use everpoint_pgformat::Oid;
 use everpoint_repository::{CopyId, InstanceName};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -92,11 +93,13 @@ pub struct DatabaseOperation {
     pub attempts: u32,
     /// The server that works on it; empty while it is queued.
     pub server: String,
+    /// The OID of the database that was about to get the name. It is made, once that one has it.
+    pub made: Option<Oid>,
     /// Whether it holds the name.
     pub holds: bool,
 }
 
-const COLUMNS: &str = "SELECT o.id, o.kind, o.instance, o.actor, o.state, o.phase, o.total_bytes, o.done_bytes, o.stored_bytes, o.started_us, o.ended_us, o.error_code, o.error_text, d.name, d.request, d.attempts, d.server, d.tags, d.holds FROM operations o JOIN database_operations d ON d.operation = o.id";
+const COLUMNS: &str = "SELECT o.id, o.kind, o.instance, o.actor, o.state, o.phase, o.total_bytes, o.done_bytes, o.stored_bytes, o.started_us, o.ended_us, o.error_code, o.error_text, d.name, d.request, d.attempts, d.server, d.tags, d.holds, d.made_oid FROM operations o JOIN database_operations d ON d.operation = o.id";
 
 impl Catalog {
     /// Queues an operation. False when another one holds the name; `holds` says whether this one is to.
@@ -162,7 +165,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// Begins what is queued, on `server`. False when it is not queued any more.
+    /// Begins what is queued, on `server`. Returns which attempt at it this is; `None` when it is not queued any more.
     ///
     /// # Errors
     /// When the catalog fails.
@@ -170,7 +173,7 @@ impl Catalog {
         &self,
         id: OperationId,
         server: &str,
-    ) -> Result<bool, CatalogError> {
+    ) -> Result<Option<u32>, CatalogError> {
         let mut transaction = self.begin().await?;
         let done = sqlx::query("UPDATE operations SET state = $1, phase = $2 WHERE id = $3 AND state = $4 AND ended_us IS NULL")
             .bind(OperationState::InProgress.as_str())
@@ -181,33 +184,35 @@ impl Catalog {
             .await?;
         if done.rows_affected() == 0 {
             transaction.rollback().await?;
-            return Ok(false);
+            return Ok(None);
         }
-        sqlx::query("UPDATE database_operations SET server = $1, attempts = attempts + 1 WHERE operation = $2")
+        let row = sqlx::query("UPDATE database_operations SET server = $1, attempts = attempts + 1 WHERE operation = $2 RETURNING attempts")
             .bind(server)
             .bind(id.to_string())
-            .execute(&mut *transaction)
+            .fetch_one(&mut *transaction)
             .await?;
+        let attempts: i64 = row.try_get("attempts")?;
         transaction.commit().await?;
-        Ok(true)
+        Ok(Some(u32::try_from(attempts).unwrap_or(u32::MAX)))
     }
 
-    /// Puts what `server` has begun and undone back to where it was in the queue, unless another has it by now.
+    /// Puts what was begun and undone back to where it was in the queue, unless a later attempt is made by now.
     ///
     /// # Errors
     /// When the catalog fails.
     pub async fn requeue_database_operation(
         &self,
-        id: OperationId,
-        server: &str,
+        attempt: &DatabaseOperation,
     ) -> Result<(), CatalogError> {
+        let id = attempt.row.id;
         let mut transaction = self.begin().await?;
-        let done = sqlx::query("UPDATE operations SET state = $1, phase = $2, total_bytes = 0, done_bytes = 0 WHERE id = $3 AND state = $4 AND ended_us IS NULL AND EXISTS (SELECT 1 FROM database_operations d WHERE d.operation = operations.id AND d.server = $5)")
+        let done = sqlx::query("UPDATE operations SET state = $1, phase = $2, total_bytes = 0, done_bytes = 0 WHERE id = $3 AND state = $4 AND ended_us IS NULL AND EXISTS (SELECT 1 FROM database_operations d WHERE d.operation = operations.id AND d.server = $5 AND d.attempts = $6)")
             .bind(OperationState::Pending.as_str())
             .bind("queued")
             .bind(id.to_string())
             .bind(OperationState::InProgress.as_str())
-            .bind(server)
+            .bind(&attempt.server)
+            .bind(i64::from(attempt.attempts))
             .execute(&mut *transaction)
             .await?;
         if done.rows_affected() == 1 {
@@ -249,29 +254,50 @@ impl Catalog {
         Ok(done.rows_affected() == 1)
     }
 
-    /// Writes down how far an operation is that `server` works on. Returns its state, for it may have been asked to
-    /// end; `None` when it is over, or another server has it.
+    /// Writes down how far an attempt at an operation is. Returns its state, for it may have been asked to end; `None`
+    /// when it is over, or a later attempt is made.
     ///
     /// # Errors
     /// When the catalog fails.
     pub async fn note_database_progress(
         &self,
-        id: OperationId,
-        server: &str,
+        attempt: &DatabaseOperation,
         phase: &str,
         reading: &Reading,
     ) -> Result<Option<OperationState>, CatalogError> {
         let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-        let row = sqlx::query("UPDATE operations SET phase = $1, total_bytes = $2, done_bytes = $3 WHERE id = $4 AND ended_us IS NULL AND EXISTS (SELECT 1 FROM database_operations d WHERE d.operation = operations.id AND d.server = $5) RETURNING state")
+        let row = sqlx::query("UPDATE operations SET phase = $1, total_bytes = $2, done_bytes = $3 WHERE id = $4 AND ended_us IS NULL AND EXISTS (SELECT 1 FROM database_operations d WHERE d.operation = operations.id AND d.server = $5 AND d.attempts = $6) RETURNING state")
             .bind(phase)
             .bind(number(reading.total_bytes))
             .bind(number(reading.done_bytes))
-            .bind(id.to_string())
-            .bind(server)
+            .bind(attempt.row.id.to_string())
+            .bind(&attempt.server)
+            .bind(i64::from(attempt.attempts))
             .fetch_optional(&self.pool)
             .await?;
         let Some(row) = row else { return Ok(None) };
         OperationState::parse(row.try_get("state")?).map(Some)
+    }
+
+    /// Writes down that the database of this OID is about to get the name, before it does. False when the operation is
+    /// over or to be cancelled, or a later attempt is made: then it must not.
+    ///
+    /// # Errors
+    /// When the catalog fails.
+    pub async fn set_made(
+        &self,
+        attempt: &DatabaseOperation,
+        made: Oid,
+    ) -> Result<bool, CatalogError> {
+        let done = sqlx::query("UPDATE database_operations SET made_oid = $1 WHERE operation = $2 AND server = $3 AND attempts = $4 AND EXISTS (SELECT 1 FROM operations o WHERE o.id = database_operations.operation AND o.state = $5 AND o.ended_us IS NULL)")
+            .bind(i64::from(made.get()))
+            .bind(attempt.row.id.to_string())
+            .bind(&attempt.server)
+            .bind(i64::from(attempt.attempts))
+            .bind(OperationState::InProgress.as_str())
+            .execute(&self.pool)
+            .await?;
+        Ok(done.rows_affected() == 1)
     }
 
     /// Ends what is still queued. False when it has begun, or is over.
@@ -306,27 +332,28 @@ impl Catalog {
         Ok(true)
     }
 
-    /// Writes down how an operation ended that `server` had, and gives its name free. False when it was over, or
-    /// another server has it.
+    /// Writes down how an attempt at an operation ended, and with it the operation, and gives its name free. False when
+    /// it was over, or a later attempt is made.
     ///
     /// # Errors
     /// When the catalog fails.
     pub async fn end_database_operation(
         &self,
-        id: OperationId,
-        server: &str,
+        attempt: &DatabaseOperation,
         state: OperationState,
         error: Option<(&str, &str)>,
         now: Timestamp,
     ) -> Result<bool, CatalogError> {
+        let id = attempt.row.id;
         let mut transaction = self.begin().await?;
-        let done = sqlx::query("UPDATE operations SET state = $1, ended_us = $2, error_code = $3, error_text = $4 WHERE id = $5 AND ended_us IS NULL AND EXISTS (SELECT 1 FROM database_operations d WHERE d.operation = operations.id AND d.server = $6)")
+        let done = sqlx::query("UPDATE operations SET state = $1, ended_us = $2, error_code = $3, error_text = $4 WHERE id = $5 AND ended_us IS NULL AND EXISTS (SELECT 1 FROM database_operations d WHERE d.operation = operations.id AND d.server = $6 AND d.attempts = $7)")
             .bind(state.as_str())
             .bind(microseconds(now))
             .bind(error.map(|(code, _)| code))
             .bind(error.map(|(_, text)| text))
             .bind(id.to_string())
-            .bind(server)
+            .bind(&attempt.server)
+            .bind(i64::from(attempt.attempts))
             .execute(&mut *transaction)
             .await?;
         if done.rows_affected() == 0 {
@@ -468,6 +495,12 @@ fn operation(row: &sqlx::any::AnyRow) -> Result<DatabaseOperation, CatalogError>
     let text: &str = row.try_get("request")?;
     let attempts: i64 = row.try_get("attempts")?;
     let holds: i64 = row.try_get("holds")?;
+    let made: Option<i64> = row.try_get("made_oid")?;
+    let made = made.map(u32::try_from).transpose();
+    let made = made.map_err(|_| CatalogError::Value {
+        what: "an OID",
+        value: "out of range".to_owned(),
+    })?;
     Ok(DatabaseOperation {
         row: super::operations::operation(row)?,
         name: row.try_get("name")?,
@@ -478,6 +511,7 @@ fn operation(row: &sqlx::any::AnyRow) -> Result<DatabaseOperation, CatalogError>
         tags: Tags::from_json(row.try_get("tags")?)?,
         attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
         server: row.try_get("server")?,
+        made: made.map(Oid::new),
         holds: holds == 1,
     })
 }

@@ -39,6 +39,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("0004_database_operations.sql"),
     include_str!("0005_homes.sql"),
     include_str!("0006_tags.sql"),
+    include_str!("0007_made_databases.sql"),
 ];
 /// The advisory lock in PostgreSQL under which servers that start at once migrate one after the other.
 const MIGRATION_LOCK: i64 = 0x6576_6572_706f_696e;

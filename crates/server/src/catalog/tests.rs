@@ -1,3 +1,4 @@
+use everpoint_pgformat::Oid;
 use everpoint_testkit::Cluster;
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -395,7 +396,7 @@ on_both! {
             let (name, server) = ("app".to_owned(), String::new());
             let pairs = [("env".to_owned(), number.to_string())];
             let tags = Tags::new(pairs.into()).unwrap();
-            DatabaseOperation { row, name, request, tags, attempts: 0, server, holds }
+            DatabaseOperation { row, name, request, tags, attempts: 0, server, made: None, holds }
         };
         let create = || DatabaseRequest::Create { collation: None };
         let one = asked(1, create(), true);
@@ -406,31 +407,41 @@ on_both! {
         assert!(catalog.queue_database_operation(&three).await.unwrap());
         assert_eq!(catalog.open_database_operations().await.unwrap(), [one.clone(), three.clone()]);
         assert!(!catalog.hold_name(three.row.id).await.unwrap());
-        assert!(catalog.claim_database_operation(one.row.id, "a").await.unwrap());
-        assert!(!catalog.claim_database_operation(one.row.id, "b").await.unwrap());
+        let claim = async |server| catalog.claim_database_operation(one.row.id, server).await.unwrap();
+        assert_eq!(claim("a").await, Some(1));
+        assert_eq!(claim("b").await, None);
         assert_eq!(catalog.end_interrupted(at(20)).await.unwrap(), 0);
         let found = async |id| catalog.database_operation(id).await.unwrap().unwrap();
-        let begun = found(one.row.id).await;
-        assert_eq!((begun.server.as_str(), begun.attempts), ("a", 1));
+        let first = found(one.row.id).await;
+        assert_eq!((first.server.as_str(), first.attempts), ("a", 1));
         // While its server is there it is that one's, whichever run of it.
         let run = Uuid::from_u128(77);
         catalog.add_server(run, "a", "a's address", at(20)).await.unwrap();
         assert_eq!(catalog.abandoned_database_operations().await.unwrap(), []);
         catalog.remove_server(run, None).await.unwrap();
-        assert_eq!(catalog.abandoned_database_operations().await.unwrap(), [begun]);
-        catalog.requeue_database_operation(one.row.id, "b").await.unwrap();
+        assert_eq!(catalog.abandoned_database_operations().await.unwrap(), std::slice::from_ref(&first));
+        assert!(catalog.set_made(&first, Oid::new(4_000_000_000)).await.unwrap());
+        let others = DatabaseOperation { server: "b".to_owned(), ..first.clone() };
+        catalog.requeue_database_operation(&others).await.unwrap();
         assert_eq!(found(one.row.id).await.server, "a", "only who has it gives it back");
-        catalog.requeue_database_operation(one.row.id, "a").await.unwrap();
-        assert!(catalog.claim_database_operation(one.row.id, "b").await.unwrap());
+        catalog.requeue_database_operation(&first).await.unwrap();
+        // The same server begins it anew: what the first attempt says counts no more.
+        assert_eq!(claim("a").await, Some(2));
+        let second = found(one.row.id).await;
+        assert_eq!(second.made, Some(Oid::new(4_000_000_000)), "it may have been registered");
         let reading = everpoint_engine::progress::Progress::default().read();
-        let note = async |server| catalog.note_database_progress(one.row.id, server, "creating", &reading).await;
-        assert_eq!(note("b").await.unwrap(), Some(OperationState::InProgress));
-        assert_eq!(note("a").await.unwrap(), None, "it was taken over");
+        let note = async |attempt| catalog.note_database_progress(attempt, "creating", &reading).await;
+        assert_eq!(note(&second).await.unwrap(), Some(OperationState::InProgress));
+        assert_eq!(note(&first).await.unwrap(), None, "it was taken over");
+        assert!(!catalog.set_made(&first, Oid::new(1)).await.unwrap());
+        catalog.requeue_database_operation(&first).await.unwrap();
+        assert_eq!(found(one.row.id).await.row.state, OperationState::InProgress);
         catalog.set_details(one.row.id, "{}").await.unwrap();
         let done = OperationState::Succeeded;
-        let end = async |server| catalog.end_database_operation(one.row.id, server, done, None, at(21)).await;
-        assert!(!end("a").await.unwrap());
-        assert!(end("b").await.unwrap());
+        let end = async |attempt| catalog.end_database_operation(attempt, done, None, at(21)).await;
+        assert!(!end(&first).await.unwrap());
+        assert!(end(&second).await.unwrap());
+        assert!(!catalog.set_made(&second, Oid::new(1)).await.unwrap(), "it is over");
         assert!(catalog.hold_name(three.row.id).await.unwrap());
         let cancelled = catalog.cancel_queued(three.row.id, ("OperationCancelled", "asked"), at(22));
         assert!(cancelled.await.unwrap());

@@ -297,6 +297,66 @@ async fn a_restore_whose_server_was_killed_is_begun_anew_by_another_server() -> 
     Ok(())
 }
 
+/// Its database has its name, and nobody has written that down.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_whose_server_was_killed_when_it_was_online_is_told_as_succeeded_by_another()
+-> Result<()> {
+    let held = Held::new().await?;
+    held.cluster
+        .sql("postgres", "CREATE DATABASE catalog")
+        .await?;
+    let address = held.cluster.url("catalog");
+    let shared = format!("catalog = \"{address}\"\n");
+    let first = held
+        .place
+        .start_as("first", &shared, &held.config())
+        .await?;
+    let path = instance_path(first.service());
+    let app = format!("{path}/databases/app");
+    let point = window(&owner(first.service()).await?, &held, &app).await?;
+    first.stop().await;
+    held.hold().await?;
+    let catalog = Catalog::open(&CatalogAddress::postgres(&address)?).await?;
+    let id = queue(&catalog, &point).await?;
+    let text = held.place.text("first", &shared, &held.config());
+    let mut child = serve(&held.place, &text)?;
+    until_seeding(&catalog, id).await?;
+    // Nothing gets another name while this is held.
+    let holder = held.cluster.connect("postgres").await?;
+    holder
+        .batch_execute("BEGIN; LOCK TABLE pg_database IN SHARE MODE")
+        .await?;
+    held.let_go().await?;
+    let waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'pg_database'::regclass AND NOT granted)";
+    held.cluster
+        .wait_until_true(waits, "the registration")
+        .await?;
+    held.hold().await?;
+    holder.batch_execute("ROLLBACK").await?;
+    let named = "SELECT EXISTS (SELECT FROM pg_database WHERE datname = 'killed')";
+    held.cluster.wait_until_true(named, "the name").await?;
+    child.kill().await?;
+    let (row, _) = catalog.operation(id).await?.context("the operation")?;
+    assert_eq!(row.state, OperationState::InProgress);
+
+    let scratch = Scratch::new()?;
+    let elsewhere = quick(&scratch, &held.server, "at_once = 1");
+    let second = held.place.start_as("second", &shared, &elsewhere).await?;
+    let who = owner(second.service()).await?;
+    let operation = format!("{path}/operations/{id}");
+    succeeds_after_all(
+        &held,
+        &who,
+        &operation,
+        "an earlier attempt had restored it",
+    )
+    .await?;
+    let (status, _) = who.get(&format!("{path}/databases/killed")).await;
+    assert_eq!(status, 200);
+    second.stop().await;
+    Ok(())
+}
+
 /// A restore that was killed comes to its end, says what happened to it, and leaves nothing.
 async fn succeeds_after_all(
     held: &Held,
@@ -376,6 +436,7 @@ async fn queue(catalog: &Catalog, point: &str) -> Result<uuid::Uuid> {
         tags: Tags::default(),
         attempts: 0,
         server: String::new(),
+        made: None,
         holds: true,
     };
     assert!(catalog.queue_database_operation(&operation).await?);

@@ -45,7 +45,7 @@ impl Service {
                     tokio::time::sleep(PAUSE).await;
                 }
                 // An attempt that the service's end interrupted came so far.
-                Some(DUPLICATE_DATABASE) if operation.attempts > 0 => break,
+                Some(DUPLICATE_DATABASE) if operation.attempts > 1 => break,
                 code => return Err(failure(&operation.name, collation, code, &error)),
             }
         }

@@ -308,6 +308,7 @@ mod tests {
             tags: Tags::default(),
             attempts: 1,
             server: String::new(),
+            made: None,
             holds: true,
         }
     }

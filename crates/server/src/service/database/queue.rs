@@ -103,6 +103,7 @@ impl Service {
             tags,
             attempts: 0,
             server: String::new(),
+            made: None,
             holds: !waits,
         };
         let queued = self.catalog.queue_database_operation(&operation).await;
@@ -307,24 +308,25 @@ impl Service {
                 }
             }
             let id = operation.row.id;
-            if !self
-                .catalog
-                .claim_database_operation(id, &self.databases.server)
-                .await?
-            {
+            let server = &self.databases.server;
+            let claimed = self.catalog.claim_database_operation(id, server).await?;
+            let Some(attempts) = claimed else {
                 continue;
-            }
+            };
+            let operation = DatabaseOperation {
+                attempts,
+                server: server.clone(),
+                ..operation.clone()
+            };
             *free -= 1;
             // From here on it is at work, though its thread may take a moment to begin.
             self.set_pace(id, Some(Pace::new()));
-            let (service, operation) = (self.clone(), operation.clone());
+            let (service, attempt) = (self.clone(), operation.clone());
             let name = format!("{} {}", operation.row.kind.as_str(), operation.name);
-            if let Err(error) = thread::run(name, move || service.work_on(operation)) {
+            if let Err(error) = thread::run(name, move || service.work_on(attempt)) {
                 tracing::error!(%error, "cannot begin an operation");
                 self.set_pace(id, None);
-                self.catalog
-                    .requeue_database_operation(id, &self.databases.server)
-                    .await?;
+                self.catalog.requeue_database_operation(&operation).await?;
             }
         }
         Ok(())

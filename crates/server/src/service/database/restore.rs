@@ -1,5 +1,7 @@
 //! Restoring a database into an instance's server.
 
+use std::sync::Arc;
+
 use everpoint_engine::{
     database::{
         self, DatabaseRequest as EngineRequest,
@@ -15,28 +17,36 @@ use everpoint_engine::{
         name::DatabaseName, replicas::ReplicaPolicy,
     },
 };
+use everpoint_pgformat::Oid;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{admin::owner, details::Kept, failure, work::Teller};
 use crate::{
     catalog::{DatabaseOperation, RestoreRequest, RestoreSource},
     config::positive,
-    service::{Service, operations::Failure},
+    service::{Observed, Service, operations::Failure},
 };
 
 /// A database that is online. Its scratch server is put away once that is written down.
 pub(super) type Restored = Landed;
 
 impl Service {
-    /// Restores it.
+    /// Restores it. `None` when an earlier attempt did, and was not there any more to say so.
     pub(super) async fn restore(
         &self,
         operation: &DatabaseOperation,
         request: &RestoreRequest,
         teller: &Teller,
-    ) -> Result<(Landed, Watch), Failure> {
+    ) -> Result<Option<(Landed, Watch)>, Failure> {
         let id = operation.row.id;
         let target = self.instance_of(operation)?;
+        if let Some(made) = operation.made
+            && self.is_registered(&target, operation, made).await?
+        {
+            teller.say("an earlier attempt had restored it; it is online");
+            self.note_made(&target, operation).await;
+            return Ok(None);
+        }
         // A long-term copy outlives the instance it was made of.
         let (repository, without) = match &request.source {
             RestoreSource::LongTerm { copy, .. } => (
@@ -119,6 +129,11 @@ impl Service {
             .map_err(|error| failure::of_move(&error))?;
         let heard = teller.clone();
         let watch = Watch::new(teller.progress.clone(), move |event| tell(&heard, event));
+        let (catalog, attempt) = (self.catalog.clone(), operation.clone());
+        let watch = watch.with_gate(Arc::new(move |made| {
+            let (catalog, attempt) = (catalog.clone(), attempt.clone());
+            Box::pin(async move { Ok(catalog.set_made(&attempt, made).await?) })
+        }));
         let noting = self.keep_noting(id, &mut kept, teller);
         let restoring = into.restore(&repository, &plan, Some(id.to_string()), &watch);
         let landed = tokio::select! {
@@ -127,6 +142,12 @@ impl Service {
         };
         kept.enter(State::Online, Timestamp::now());
         self.keep_details(id, &kept).await;
+        self.note_made(&target, operation).await;
+        Ok(Some((landed, watch)))
+    }
+
+    /// Notes a database that has just got its name.
+    async fn note_made(&self, target: &Observed, operation: &DatabaseOperation) {
         self.look_at_server(&target.name).await;
         // Before now it was there under a hidden name, under which nobody asks for it.
         let now = Timestamp::now();
@@ -137,7 +158,29 @@ impl Service {
         if let Err(error) = noted {
             tracing::warn!(error = %crate::chain(&error), "the catalog failed");
         }
-        Ok((landed, watch))
+    }
+
+    /// Whether the database that an earlier attempt was about to register has its name.
+    async fn is_registered(
+        &self,
+        target: &Observed,
+        operation: &DatabaseOperation,
+        made: Oid,
+    ) -> Result<bool, Failure> {
+        let session = self.admin_session(target, &operation.name).await?;
+        let sql = "SELECT EXISTS (SELECT FROM pg_database WHERE oid = $1 AND datname = $2)";
+        let found = session
+            .query_one(sql, &[&made.get(), &operation.name])
+            .await;
+        let found = found.and_then(|row| row.try_get(0));
+        found.map_err(|error| Failure {
+            code: "InstanceNotReachable",
+            text: format!(
+                "the server of instance `{}` does not tell whether the database is there: {}",
+                target.name,
+                crate::chain(&error)
+            ),
+        })
     }
 
     /// Which database is meant, in the engine's words. A deleted one is told by when its drop committed, which the

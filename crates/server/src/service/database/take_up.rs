@@ -1,9 +1,15 @@
 //! Taking up what an earlier run of the service left: what had come so far is finished, anything less is undone
 //! and begun anew, a few times.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use everpoint_engine::database::{self, sweep::End};
+use everpoint_engine::{
+    database::{self, journal::Journal, sweep::End},
+    transplant::Gate,
+};
 use everpoint_repository::InstanceName;
 use tokio::time::sleep;
 use uuid::Uuid;
@@ -24,7 +30,11 @@ const KNOWN_POLL: Duration = Duration::from_millis(100);
 impl Service {
     /// Takes up what is left. False when something cannot be settled yet, such as when a server does not answer.
     pub(super) async fn take_up(&self) -> bool {
-        let swept = match database::sweep(&self.repository, &self.config.scratch()).await {
+        let swept = match database::sweep(&self.repository, &self.config.scratch(), |journal| {
+            self.gate_of(journal)
+        })
+        .await
+        {
             Ok(swept) => swept,
             Err(error) => {
                 tracing::error!(error = %crate::chain(&error), "the scratch directory cannot be cleaned up");
@@ -50,6 +60,12 @@ impl Service {
                 (End::Finished(name), Some(id)) => self.settle_finished(id, name).await,
                 (end, _) => tracing::info!("cleaned up after the restore in {path}: {end:?}"),
             }
+            if let Some(error) = &swept.left {
+                let error = crate::chain(error);
+                tracing::warn!(
+                    "{path} cannot be removed: {error}. It is tried again when the service starts"
+                );
+            }
         }
         let settled = match self.settle_rest(&unsettled).await {
             Ok(()) => unsettled.is_empty(),
@@ -62,11 +78,31 @@ impl Service {
         settled
     }
 
+    /// Before a restore that was interrupted is brought to its end: whether it still is to be, which it is not when it
+    /// was cancelled meanwhile, or another server has begun it anew.
+    fn gate_of(&self, journal: &Journal) -> Option<Gate> {
+        let id = Uuid::try_parse(journal.operation.as_deref()?).ok()?;
+        let (catalog, server) = (self.catalog.clone(), self.databases.server.clone());
+        Some(Arc::new(move |made| {
+            let (catalog, server) = (catalog.clone(), server.clone());
+            Box::pin(async move {
+                match catalog.database_operation(id).await? {
+                    Some(found) if found.server == server => {
+                        Ok(catalog.set_made(&found, made).await?)
+                    }
+                    _ => Ok(false),
+                }
+            })
+        }))
+    }
+
     async fn settle_finished(&self, id: Uuid, name: &str) {
         let found = match self.catalog.database_operation(id).await {
             // One that another server has taken over is that one's to end.
             Ok(found) => found.filter(|found| {
-                found.row.ended_at.is_none() && found.server == self.databases.server
+                found.row.ended_at.is_none()
+                    && found.server == self.databases.server
+                    && self.pace(found.row.id).is_none()
             }),
             Err(error) => {
                 tracing::error!(error = %crate::chain(&error), "the catalog failed");
@@ -150,13 +186,13 @@ impl Service {
 
     /// Ends what was to be cancelled or was tried too often, and puts anything else back into the queue.
     async fn go_on(&self, operation: &DatabaseOperation, text: &str) -> Result<(), CatalogError> {
-        let (row, server) = (&operation.row, &operation.server);
+        let row = &operation.row;
         if row.state == OperationState::CancelInProgress {
             let failure = Failure {
                 code: super::queue::CANCELLED.0,
                 text: super::queue::CANCELLED.1.to_owned(),
             };
-            self.end_of(operation, server, OperationState::Cancelled, Some(failure))
+            self.end_as(operation, OperationState::Cancelled, Some(failure))
                 .await;
             return Ok(());
         }
@@ -168,7 +204,7 @@ impl Service {
                     operation.attempts
                 ),
             };
-            self.end_of(operation, server, OperationState::Failed, Some(failure))
+            self.end_as(operation, OperationState::Failed, Some(failure))
                 .await;
             return Ok(());
         }
@@ -178,9 +214,7 @@ impl Service {
             Outcome::Failed,
             "interrupted, and put back into the queue",
         );
-        self.catalog
-            .requeue_database_operation(row.id, server)
-            .await?;
+        self.catalog.requeue_database_operation(operation).await?;
         self.databases.changed.notify_one();
         Ok(())
     }

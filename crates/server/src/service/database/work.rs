@@ -98,7 +98,7 @@ impl Service {
             loop {
                 tokio::select! {
                     Some(event) = told.recv() => self.note(id, event).await,
-                    _ = beat.tick() => self.note_pace(id, &looking).await,
+                    _ = beat.tick() => self.note_pace(&operation, &looking).await,
                     _ = &mut end => break,
                 }
             }
@@ -113,7 +113,7 @@ impl Service {
             result
         };
         let (result, ()) = tokio::join!(working, noting);
-        self.note_pace(id, &looking).await;
+        self.note_pace(&operation, &looking).await;
         self.end(&operation, &progress, result).await;
         self.set_running(id, None);
         self.set_pace(id, None);
@@ -136,9 +136,9 @@ impl Service {
                 Ok(None)
             }
             DatabaseRequest::Restore(request) => {
-                let (restored, watch) = self.restore(operation, request, teller).await?;
+                let restored = self.restore(operation, request, teller).await?;
                 self.keep_tags(operation, teller).await;
-                Ok(Some((Box::new(restored), watch)))
+                Ok(restored.map(|(landed, watch)| (Box::new(landed), watch)))
             }
         }
     }
@@ -163,7 +163,8 @@ impl Service {
         }
     }
 
-    async fn note_pace(&self, id: OperationId, teller: &Teller) {
+    async fn note_pace(&self, operation: &DatabaseOperation, teller: &Teller) {
+        let id = operation.row.id;
         let reading = teller.progress.read();
         {
             let mut paces = self
@@ -178,7 +179,7 @@ impl Service {
         let phase = teller.phase(reading.phase);
         match self
             .catalog
-            .note_database_progress(id, &self.databases.server, &phase, &reading)
+            .note_database_progress(operation, &phase, &reading)
             .await
         {
             // Another server may have been asked, or may have taken it over when this one was taken for dead.
@@ -216,8 +217,7 @@ impl Service {
             }
             Err(_) if cancelled && !asked && self.databases.is_ending() => {
                 self.audit_database(operation, Outcome::Failed, "put back into the queue");
-                let server = &self.databases.server;
-                let requeue = || self.catalog.requeue_database_operation(id, server);
+                let requeue = || self.catalog.requeue_database_operation(operation);
                 // If not, the next start does.
                 let _ = self.insist(requeue).await;
             }
@@ -236,22 +236,10 @@ impl Service {
         }
     }
 
-    /// Writes down the end of an operation that this server has.
+    /// Writes down the end of an attempt at an operation.
     pub(super) async fn end_as(
         &self,
         operation: &DatabaseOperation,
-        state: OperationState,
-        failure: Option<Failure>,
-    ) -> Written {
-        self.end_of(operation, &self.databases.server, state, failure)
-            .await
-    }
-
-    /// Writes down the end of an operation that a server has, or had when it was last heard of.
-    pub(super) async fn end_of(
-        &self,
-        operation: &DatabaseOperation,
-        server: &str,
         state: OperationState,
         failure: Option<Failure>,
     ) -> Written {
@@ -265,7 +253,7 @@ impl Service {
         let now = Timestamp::now();
         let end = || {
             let catalog = &self.catalog;
-            catalog.end_database_operation(row.id, server, state, error, now)
+            catalog.end_database_operation(operation, state, error, now)
         };
         match self.insist(end).await {
             Ok(true) => {}

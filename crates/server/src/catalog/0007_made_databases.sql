@@ -1,0 +1,1 @@
+ALTER TABLE database_operations ADD COLUMN made_oid BIGINT;
