@@ -95,6 +95,60 @@ fn another_server_takes_over_when_the_one_that_schedules_is_killed_on_18() -> Re
     everpoint_testkit::run(another_server_takes_over_when_the_one_that_schedules_is_killed())
 }
 
+/// A hung server lives on as far as PostgreSQL can see: it has its sessions, its locks and the slot.
+async fn another_server_takes_over_from_one_that_hangs() -> Result<()> {
+    let cluster = Cluster::builder(18).start().await?;
+    cluster.sql("postgres", "CREATE DATABASE catalog").await?;
+    let everpoint = Everpoint::new()?;
+    everpoint.add(&cluster)?;
+    let shared = format!("catalog = \"{}\"", cluster.url("catalog"));
+    let first = configure(&everpoint, "first", &shared, "")?;
+    let second = configure(&everpoint, "second", &shared, "")?;
+    let mut one = serve(&everpoint, &first)?;
+    one.wait_until_it_says("streaming from").await?;
+    one.wait_until_it_says("FullBackup succeeded").await?;
+    let mut two = serve(&everpoint, &second)?;
+    two.wait_until_it_says("everpoint serves").await?;
+    // A server of another catalog and a person are not meant.
+    let others = [
+        "everpoint 0123456789ab 0123456789abcdef0123456789abcdef",
+        "everpoint",
+    ];
+    let mut sessions = Vec::new();
+    for name in others {
+        let session = cluster.connect("postgres").await?;
+        let sql = format!("SET application_name = '{name}'");
+        session.batch_execute(&sql).await?;
+        sessions.push(session);
+    }
+    one.signal(Signal::STOP)?;
+    two.wait_until_it_says("this server schedules").await?;
+    two.wait_until_it_says("sessions of servers that are gone")
+        .await?;
+    two.wait_until_it_says("streaming from").await?;
+    for session in &sessions {
+        session.batch_execute("SELECT").await?;
+    }
+    one.signal(Signal::CONT)?;
+    // It comes back as one that looks on.
+    until("it is a server again", async || {
+        Ok(count(&cluster, "servers").await? == 2)
+    })
+    .await?;
+    let everybody = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'";
+    assert_eq!(cluster.value("postgres", everybody).await?, "1");
+    for mut server in [two, one] {
+        server.signal(Signal::TERM)?;
+        server.wait().await?.expect(0);
+    }
+    Ok(())
+}
+
+#[test]
+fn another_server_takes_over_from_one_that_hangs_on_18() -> Result<()> {
+    everpoint_testkit::run(another_server_takes_over_from_one_that_hangs())
+}
+
 async fn a_configuration_is_taken_up_while_the_service_runs() -> Result<()> {
     let everpoint = Everpoint::new()?;
     let path = configure(&everpoint, "state", "", "at_once = 2")?;

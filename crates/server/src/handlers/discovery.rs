@@ -12,7 +12,7 @@ use crate::{
     service::{Caller, Scheduling, Service},
 };
 
-/// Whether requests can be answered and backups taken, and who schedules them.
+/// Whether requests can be answered and backups taken, who schedules them, and whether all log is received.
 pub async fn ready(service: &Service) -> Answer {
     let catalog = service.scheduling().await.map_err(|error| chain(&error));
     let repository = service.repository().instances().await;
@@ -34,8 +34,13 @@ pub async fn ready(service: &Service) -> Answer {
         Err(_) => "unknown",
     };
     let ready = catalog.is_ok() && repository.is_ok();
+    let log = match (&catalog, service.not_received()) {
+        (Ok(Scheduling::Here), 0) => "ok".to_owned(),
+        (Ok(Scheduling::Here), count) => format!("not received of {count} instances"),
+        _ => scheduling.to_owned(),
+    };
     let text = format!(
-        "{}\ncatalog {}\nrepository {}\nscheduling {scheduling}\n",
+        "{}\ncatalog {}\nrepository {}\nscheduling {scheduling}\nlog {log}\n",
         if ready { "ready" } else { "not ready" },
         word(catalog.is_ok()),
         word(repository.is_ok()),

@@ -77,6 +77,7 @@ impl Service {
                 code: "ResourceNotFound",
                 text: "the instance is gone".to_owned(),
             })?;
+            self.end_strays(&observed).await;
             let processors = std::thread::available_parallelism().map_or(1, usize::from);
             let settings = self.settings();
             let config = &settings.backups;

@@ -17,6 +17,7 @@ mod receive;
 mod reload;
 mod run;
 mod step;
+mod strays;
 mod thread;
 mod watching;
 
@@ -107,6 +108,8 @@ pub struct Service {
     copies_wake: Notify,
     ending: std::sync::atomic::AtomicBool,
     clock: clock::Clock,
+    /// Instances whose log is to be received here, and is not.
+    not_received: Mutex<BTreeSet<InstanceName>>,
     written_policies: policies::WrittenPolicies,
 }
 

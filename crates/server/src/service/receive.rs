@@ -1,12 +1,15 @@
 //! Receiving an instance's log, all the time.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use everpoint_engine::{
     instance_record::WalSupply,
     log::receive::{DEFAULT_CUT_BYTES, ReceiveEvent, ReceivePlan, Until, receive},
 };
-use everpoint_instance::{InstanceLock, LockKind, connect_sql, replication::SlotName};
+use everpoint_instance::{InstanceLock, LockError, LockKind, connect_sql, replication::SlotName};
 use everpoint_repository::{InstanceName, layout};
 use tokio::sync::{Notify, watch};
 
@@ -15,11 +18,13 @@ use crate::config::positive;
 
 /// How long to wait after receiving failed for a reason that does not pass by itself.
 const PAUSE: Duration = Duration::from_secs(30);
+/// How long to wait while somebody else receives: a server that scheduled before may not be struck off yet.
+const HELD_PAUSE: Duration = Duration::from_secs(3);
 
 impl Service {
     /// Receives until told to end, while this server schedules. Calls `stored` whenever more can be restored.
     pub(super) async fn keep_receiving(
-        &self,
+        self: &Arc<Self>,
         name: &InstanceName,
         stored: &Arc<Notify>,
         mut stop: watch::Receiver<bool>,
@@ -45,11 +50,18 @@ impl Service {
                 }
             });
             let pause = match received.await {
-                Ok(Ended::Told) => Duration::ZERO,
+                Ok(Ended::Told) => {
+                    self.note_received(name, true);
+                    Duration::ZERO
+                }
                 Ok(Ended::Itself) => PAUSE,
-                Err(text) => {
-                    tracing::error!(instance = %name, "log is not received: {text}");
-                    PAUSE
+                Err(failure) => {
+                    self.note_received(name, false);
+                    tracing::error!(instance = %name, "log is not received: {}", failure.text);
+                    match failure.is_held {
+                        true => HELD_PAUSE,
+                        false => PAUSE,
+                    }
                 }
             };
             tokio::select! {
@@ -60,12 +72,12 @@ impl Service {
     }
 
     async fn receive_once(
-        &self,
+        self: &Arc<Self>,
         name: &InstanceName,
         stored: &Arc<Notify>,
         interval: Duration,
         stop: watch::Receiver<bool>,
-    ) -> Result<(), String> {
+    ) -> Result<(), NotReceived> {
         let Some(observed) = self.instance(name) else {
             return Ok(());
         };
@@ -73,18 +85,22 @@ impl Service {
         let WalSupply::Stream { slot } = &observed.record.wal else {
             return Ok(());
         };
-        let slot: SlotName = slot.parse().map_err(|error| crate::chain(&error))?;
+        let slot: SlotName = slot.parse().map_err(|error| failed(&error))?;
+        self.end_strays(&observed).await;
         let connection = &observed.connection;
         let session = connect_sql(connection, connection.database())
             .await
-            .map_err(|error| crate::chain(&error))?;
+            .map_err(|error| failed(&error))?;
         let lock = InstanceLock::try_acquire(session, LockKind::Receiver, name.as_str())
             .await
-            .map_err(|error| crate::chain(&error))?;
+            .map_err(|error| NotReceived {
+                text: crate::chain(&error),
+                is_held: matches!(error, LockError::Held { .. } | LockError::Contended { .. }),
+            })?;
         self.repository
             .store()
             .sweep_staged(&layout::logs(name))
-            .map_err(|error| crate::chain(&error))?;
+            .map_err(|error| failed(&error))?;
         let plan = ReceivePlan {
             instance: name.clone(),
             record: observed.record.clone(),
@@ -95,10 +111,49 @@ impl Service {
             until: Until::Told,
         };
         let (instance, stored) = (name.clone(), stored.clone());
-        let listener = Arc::new(move |event| tell(&instance, &stored, event));
+        let service = self.clone();
+        let listener = Arc::new(move |event| {
+            match &event {
+                ReceiveEvent::Streaming { .. } => service.note_received(&instance, true),
+                ReceiveEvent::Waiting { .. } => service.note_received(&instance, false),
+                _ => {}
+            }
+            tell(&instance, &stored, event);
+        });
         let received = receive(&self.repository, &plan, stop, listener).await;
         lock.give_up().await;
-        received.map_err(|error| crate::chain(&error))
+        received.map_err(|error| failed(&error))
+    }
+
+    fn note_received(&self, name: &InstanceName, is_received: bool) {
+        let mut names = self
+            .not_received
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match is_received {
+            true => names.remove(name),
+            false => names.insert(name.clone()),
+        };
+    }
+
+    /// How many instances' log is to be received here and is not.
+    pub fn not_received(&self) -> usize {
+        let names = self.not_received.lock();
+        names.unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+/// Why log is not received.
+struct NotReceived {
+    text: String,
+    /// Somebody else receives it.
+    is_held: bool,
+}
+
+fn failed(error: &dyn std::error::Error) -> NotReceived {
+    NotReceived {
+        text: crate::chain(error),
+        is_held: false,
     }
 }
 
@@ -112,10 +167,10 @@ enum Ended {
 
 /// Receives until `until` ends; then tells it to end, and waits for what it stores last.
 async fn receive_until(
-    receiving: impl Future<Output = Result<(), String>>,
+    receiving: impl Future<Output = Result<(), NotReceived>>,
     end: watch::Sender<bool>,
     until: impl Future<Output = ()>,
-) -> Result<Ended, String> {
+) -> Result<Ended, NotReceived> {
     let mut receiving = std::pin::pin!(receiving);
     tokio::select! {
         received = receiving.as_mut() => received.map(|()| Ended::Itself),

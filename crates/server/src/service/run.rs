@@ -189,6 +189,7 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         copies_wake: Notify::new(),
         ending: false.into(),
         clock: Default::default(),
+        not_received: Mutex::default(),
         written_policies: Default::default(),
     });
     service.reload_access().await?;

@@ -101,7 +101,7 @@ impl Service {
             Err(error) => return failed(&error),
         };
         let connection = match record.connection.parse() {
-            Ok(connection) => connection,
+            Ok(connection) => self.named(&connection),
             Err(error) => return failed(&error),
         };
         let schedule = match observe::schedule(&self.settings().backups, name) {
