@@ -166,8 +166,9 @@ impl Service {
         }
         self.hold_lease(seen).await?;
         self.follow_changes(seen).await?;
+        self.look_at_servers(seen).await?;
         if self.term().is_some() {
-            self.bury(seen).await?;
+            self.end_interrupted().await?;
             self.write_queued_audit().await?;
         }
         Ok(())
@@ -251,8 +252,9 @@ impl Service {
         Ok(())
     }
 
-    /// Strikes off servers that are gone, and ends their operations.
-    async fn bury(&self, seen: &mut Seen) -> Result<(), CatalogError> {
+    /// Notes which servers show that they live. The one that schedules strikes off those that are gone; the others look
+    /// on, so that who takes the lease knows at once who is gone with the one that had it.
+    async fn look_at_servers(&self, seen: &mut Seen) -> Result<(), CatalogError> {
         if self.catalog.sharing() == Sharing::Alone && !seen.servers.is_empty() {
             return Ok(());
         }
@@ -264,13 +266,19 @@ impl Service {
                 Some((counted, since)) if *counted == beats => *since,
                 _ => now,
             };
-            if id != self.id && now.duration_since(since) >= PATIENCE {
+            let is_gone = id != self.id && now.duration_since(since) >= PATIENCE;
+            if is_gone && self.term().is_some() {
                 tracing::warn!(server = %id, "a server is gone");
                 self.catalog.remove_server(id, Some(beats)).await?;
             } else {
                 seen.servers.insert(id, (beats, since));
             }
         }
+        Ok(())
+    }
+
+    /// Ends the operations of servers that are gone.
+    async fn end_interrupted(&self) -> Result<(), CatalogError> {
         let ended = self.catalog.end_interrupted(Timestamp::now()).await?;
         if ended > 0 {
             tracing::warn!("{ended} operations were interrupted when their server ended");
