@@ -1,14 +1,22 @@
 //! Long-term retention: which full backups are kept as copies of their own, and until when.
 //!
 //! The first full backup of each week is kept for the weekly period, the first of each month for the monthly
-//! one, and the first of the chosen week of each year for the yearly one. Where one backup serves several
+//! one, and the first from the chosen week of each year on for the yearly one. When none ended in that week, the first
+//! of the three behind it serves: a year is not to be without its copy because of a bad week. Where one backup serves several
 //! periods there is one copy, kept for the longest. A policy touches copies made under it, never earlier ones.
 //! Weeks are those of ISO 8601; all is reckoned in UTC.
 
 use everpoint_repository::long_term::CopyReason;
-use jiff::{Timestamp, civil::Date, tz::TimeZone};
+use jiff::{
+    Timestamp, ToSpan,
+    civil::{Date, ISOWeekDate, Weekday},
+    tz::TimeZone,
+};
 
 use super::period::Period;
+
+/// So many weeks, the chosen one included, have a full backup that serves as a year's copy.
+const YEARLY_WEEKS: i64 = 4;
 
 /// A week of the year: 1 to 52.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,9 +39,19 @@ impl WeekOfYear {
         self.0
     }
 
-    fn number(self) -> i8 {
+    /// The days on which a full backup may end to serve as the copy of a year: the first of them, if `date` is one.
+    pub(super) fn first_day(self, date: Date) -> Option<Date> {
         // At most 52.
-        i8::try_from(self.0).unwrap_or(i8::MAX)
+        let week = i8::try_from(self.0).unwrap_or(i8::MAX);
+        let year = date.iso_week_date().year();
+        // Those of the last weeks reach into the next year.
+        let first_days = [year, year - 1].map(|year| {
+            let monday = ISOWeekDate::new(year, week, Weekday::Monday).ok()?;
+            let monday = monday.date();
+            let end = monday.checked_add(YEARLY_WEEKS.weeks()).ok()?;
+            (monday <= date && date < end).then_some(monday)
+        });
+        first_days.into_iter().flatten().next()
     }
 }
 
@@ -106,22 +124,27 @@ impl LongTermPolicy {
     /// are the copies made of full backups before. None: no copy of it is kept.
     pub fn keep(&self, taken: Timestamp, earlier: &[EarlierCopy]) -> Option<Kept> {
         let date = date_of(taken);
-        let first = |reason: CopyReason| {
+        let first = |reason: CopyReason, from: Date| {
             !earlier
                 .iter()
                 .filter(|copy| copy.taken < taken && copy.reasons.contains(&reason))
-                .any(|copy| same_period(reason, date_of(copy.taken), date))
+                .any(|copy| date_of(copy.taken) >= from)
         };
+        let week = date.iso_week_date();
+        let monday = ISOWeekDate::new(week.year(), week.week(), Weekday::Monday);
+        let monday = monday.map_or(date, ISOWeekDate::date);
+        let yearly = self.yearly.and_then(|(period, week)| {
+            let from = week.first_day(date)?;
+            Some((CopyReason::Yearly, period, from))
+        });
         let periods = [
-            Some((CopyReason::Weekly, self.weekly)),
-            Some((CopyReason::Monthly, self.monthly)),
-            self.yearly
-                .filter(|(_, week)| date.iso_week_date().week() == week.number())
-                .map(|(period, _)| (CopyReason::Yearly, period)),
+            Some((CopyReason::Weekly, self.weekly, monday)),
+            Some((CopyReason::Monthly, self.monthly, date.first_of_month())),
+            yearly,
         ];
         let mut kept: Option<Kept> = None;
-        for (reason, period) in periods.into_iter().flatten() {
-            if !period.is_none() && first(reason) {
+        for (reason, period, from) in periods.into_iter().flatten() {
+            if !period.is_none() && first(reason, from) {
                 let until = period.after(taken);
                 let kept = kept.get_or_insert_with(|| Kept {
                     reasons: Vec::new(),
@@ -151,18 +174,6 @@ pub struct Kept {
     pub reasons: Vec<CopyReason>,
     /// Until when: the end of the longest of them.
     pub until: Timestamp,
-}
-
-/// Whether two days lie in the same week, month or year of weeks.
-fn same_period(reason: CopyReason, one: Date, other: Date) -> bool {
-    let (one_week, other_week) = (one.iso_week_date(), other.iso_week_date());
-    match reason {
-        CopyReason::Weekly => {
-            (one_week.year(), one_week.week()) == (other_week.year(), other_week.week())
-        }
-        CopyReason::Monthly => (one.year(), one.month()) == (other.year(), other.month()),
-        CopyReason::Yearly => one_week.year() == other_week.year(),
-    }
 }
 
 fn date_of(time: Timestamp) -> Date {
@@ -214,6 +225,27 @@ mod tests {
             until: at("2031-05-17T01:00:00Z"),
         };
         assert_eq!(kept, [(at("2026-05-17T01:00:00Z"), only)]);
+    }
+
+    /// Else there would be no copy of the year, and nobody would know before it is asked for.
+    #[test]
+    fn a_year_whose_week_has_no_full_has_its_copy_of_the_next_one() {
+        let policy = policy("PT0S", "PT0S", "P5Y", Some(52));
+        let keeps = |text: &str, earlier: &[EarlierCopy]| policy.keep(at(text), earlier).is_some();
+        // Week 52 of 2026 begins on December 21st.
+        assert!(!keeps("2026-12-20T23:59:59Z", &[]));
+        assert!(keeps("2026-12-21T00:00:00Z", &[]));
+        assert!(keeps("2027-01-17T23:59:59Z", &[]));
+        assert!(!keeps("2027-01-18T00:00:00Z", &[]));
+        let late = EarlierCopy {
+            taken: at("2027-01-03T01:00:00Z"),
+            reasons: vec![CopyReason::Yearly],
+        };
+        assert!(!keeps("2027-01-10T01:00:00Z", std::slice::from_ref(&late)));
+        assert!(
+            keeps("2027-12-28T01:00:00Z", &[late]),
+            "that is another year's"
+        );
     }
 
     #[test]
