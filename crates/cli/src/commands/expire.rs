@@ -70,6 +70,10 @@ pub async fn run(repository: &Repository, global: &Global, args: &Expire) -> any
         true => None,
         false => long_term::lock(repository, &args.name, args.without_server).await?,
     };
+    if !args.against_policies && !args.dry_run {
+        // One may have been made longer while the locks were waited for.
+        check_policies(repository, args, now).await?;
+    }
     let copies = repository.copies(&args.name).await?;
     let copies = everpoint_repository::long_term::expired(&copies.copies, now);
     let backups = repository.backups(&args.name).await?;

@@ -149,6 +149,52 @@ fn another_server_takes_over_from_one_that_hangs_on_18() -> Result<()> {
     everpoint_testkit::run(another_server_takes_over_from_one_that_hangs())
 }
 
+async fn an_instance_that_is_reached_otherwise_is_taken_up_while_the_service_runs() -> Result<()> {
+    let cluster = Cluster::builder(15).start().await?;
+    let everpoint = Everpoint::new()?;
+    everpoint.add(&cluster)?;
+    let path = configure(&everpoint, "state", "", "")?;
+    let mut server = serve(&everpoint, &path)?;
+    server.wait_until_it_says("streaming from").await?;
+    server.wait_until_it_says("FullBackup succeeded").await?;
+    let connection = format!(
+        "{} application_name=otherwise",
+        cluster.connection_string("postgres")
+    );
+    let add = [
+        "instance",
+        "add",
+        "main",
+        "--connection",
+        &connection,
+        "--slot",
+        "another",
+    ];
+    everpoint.succeed(add)?;
+    server.signal(Signal::HUP)?;
+    server.wait_until_it_says("its record has changed").await?;
+    let received = "SELECT count(*) = 2 FROM pg_stat_activity WHERE application_name = 'otherwise' \
+        AND (pid IN (SELECT active_pid FROM pg_replication_slots WHERE slot_name = 'another') \
+            OR pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory'))";
+    until("the other slot is received", async || {
+        Ok(cluster.value("postgres", received).await? == "t")
+    })
+    .await?;
+    let old = "SELECT active FROM pg_replication_slots WHERE slot_name = 'everpoint_main'";
+    assert_eq!(cluster.value("postgres", old).await?, "f");
+    everpoint.succeed(["verify", "main"])?;
+    server.signal(Signal::TERM)?;
+    server.wait().await?.expect(0);
+    Ok(())
+}
+
+#[test]
+fn an_instance_that_is_reached_otherwise_is_taken_up_while_the_service_runs_on_15() -> Result<()> {
+    everpoint_testkit::run(
+        an_instance_that_is_reached_otherwise_is_taken_up_while_the_service_runs(),
+    )
+}
+
 async fn a_configuration_is_taken_up_while_the_service_runs() -> Result<()> {
     let everpoint = Everpoint::new()?;
     let path = configure(&everpoint, "state", "", "at_once = 2")?;

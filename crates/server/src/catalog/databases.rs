@@ -4,7 +4,7 @@ use everpoint_repository::InstanceName;
 use jiff::Timestamp;
 use sqlx::{Any, Row, Transaction, any::AnyRow};
 
-use super::{Catalog, CatalogError, Tags, maybe_time, microseconds, time};
+use super::{Catalog, CatalogError, ServerId, Tags, Term, maybe_time, microseconds, time};
 use crate::policy::RetentionDays;
 
 /// A database as its server shows it.
@@ -60,7 +60,8 @@ impl From<RetentionDays> for NewRetention {
 impl Catalog {
     /// Writes down what databases an instance has: new ones get a policy, those that are gone are marked as
     /// deleted at `now`. One that was gone and is back, as on a server that was set back, has its policy again. Returns
-    /// how many are gone.
+    /// how many are gone; `None`, and nothing is written down, when the term of whoever looked is over: another one may
+    /// have written down a newer list.
     ///
     /// # Errors
     /// When the catalog fails.
@@ -69,15 +70,22 @@ impl Catalog {
         instance: &InstanceName,
         seen: &[SeenDatabase],
         policy: impl Into<NewRetention>,
+        by: Option<(ServerId, Term)>,
         now: Timestamp,
-    ) -> Result<usize, CatalogError> {
+    ) -> Result<Option<usize>, CatalogError> {
         let policy = policy.into();
-        let known = self.databases(instance).await?;
+        let mut transaction = self.begin().await?;
+        if let Some((id, term)) = by
+            && !super::servers::hold_term(&mut transaction, id, term).await?
+        {
+            transaction.rollback().await?;
+            return Ok(None);
+        }
+        let known = read(&mut *transaction, instance).await?;
         let retention = match known.is_empty() {
             true => policy.first_look,
             false => policy.later,
         };
-        let mut transaction = self.begin().await?;
         let mut gone = 0;
         for row in known.iter().filter(|row| row.deleted_at.is_none()) {
             let same = seen.iter().find(|seen| seen.oid == row.oid);
@@ -127,7 +135,7 @@ impl Catalog {
                 .await?;
         }
         transaction.commit().await?;
-        Ok(gone)
+        Ok(Some(gone))
     }
 
     /// All databases of an instance, living and deleted, by name.
@@ -138,11 +146,7 @@ impl Catalog {
         &self,
         instance: &InstanceName,
     ) -> Result<Vec<DatabaseRow>, CatalogError> {
-        let rows = sqlx::query("SELECT oid, created_us, name, \"collation\", retention_days, deleted_us, tags FROM databases WHERE instance = $1 ORDER BY name, created_us")
-            .bind(instance.as_str())
-            .fetch_all(&self.pool)
-            .await?;
-        rows.iter().map(database).collect()
+        read(&self.pool, instance).await
     }
 
     /// The databases of an instance, living and deleted, whose names are alike but for case, by name.
@@ -203,6 +207,17 @@ impl Catalog {
             .await?;
         Ok(done.rows_affected() > 0)
     }
+}
+
+async fn read(
+    executor: impl sqlx::Executor<'_, Database = Any>,
+    instance: &InstanceName,
+) -> Result<Vec<DatabaseRow>, CatalogError> {
+    let rows = sqlx::query("SELECT oid, created_us, name, \"collation\", retention_days, deleted_us, tags FROM databases WHERE instance = $1 ORDER BY name, created_us")
+        .bind(instance.as_str())
+        .fetch_all(executor)
+        .await?;
+    rows.iter().map(database).collect()
 }
 
 pub(super) async fn insert(

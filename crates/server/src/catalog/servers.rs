@@ -4,7 +4,7 @@
 //! its own monotonic clock since when a number has not grown.
 
 use jiff::Timestamp;
-use sqlx::Row;
+use sqlx::{Any, Row, Transaction};
 use uuid::Uuid;
 
 use super::{Catalog, CatalogError, microseconds, operations::INTERRUPTED, uuid};
@@ -26,6 +26,22 @@ pub struct LeaseRow {
     pub term: Term,
     /// How often it was renewed in this term.
     pub beats: i64,
+}
+
+/// Keeps the lease from changing hands until the transaction ends. False when the term is over.
+pub(super) async fn hold_term(
+    transaction: &mut Transaction<'static, Any>,
+    id: ServerId,
+    term: Term,
+) -> Result<bool, CatalogError> {
+    let done =
+        sqlx::query("UPDATE leases SET term = term WHERE name = $1 AND owner = $2 AND term = $3")
+            .bind(LEASE)
+            .bind(id.to_string())
+            .bind(term)
+            .execute(&mut **transaction)
+            .await?;
+    Ok(done.rows_affected() == 1)
 }
 
 impl Catalog {

@@ -103,7 +103,7 @@ on_both! {
         let instance: everpoint_repository::InstanceName = "one".parse().unwrap();
         let look = async |seen: &[SeenDatabase], now| {
             catalog
-                .observe_databases(&instance, seen, RetentionDays::DEFAULT, at(now))
+                .observe_databases(&instance, seen, RetentionDays::DEFAULT, None, at(now))
                 .await
                 .unwrap();
             catalog.databases(&instance).await.unwrap()
@@ -350,7 +350,7 @@ on_both! {
         let one: everpoint_repository::InstanceName = "one".parse().unwrap();
         let days = RetentionDays::DEFAULT;
         let seen = [seen(5, "app", 10)];
-        let looked = catalog.observe_databases(&one, &seen, days, at(100));
+        let looked = catalog.observe_databases(&one, &seen, days, None, at(100));
         looked.await.unwrap();
         let app = catalog.databases(&one).await.unwrap().remove(0);
         let week = |number| WeekOfYear::new(number).unwrap();

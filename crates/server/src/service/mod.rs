@@ -108,6 +108,8 @@ pub struct Service {
     copies_wake: Notify,
     ending: std::sync::atomic::AtomicBool,
     clock: clock::Clock,
+    /// Counts changes of instances' records.
+    records: watch::Sender<u64>,
     /// Instances whose log is to be received here, and is not.
     not_received: Mutex<BTreeSet<InstanceName>>,
     written_policies: policies::WrittenPolicies,

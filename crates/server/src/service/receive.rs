@@ -31,6 +31,7 @@ impl Service {
     ) {
         let mut lease = self.lease.subscribe();
         let mut settings = self.settings.subscribe();
+        let mut records = self.records.subscribe();
         while !*stop.borrow() {
             if lease.borrow_and_update().is_none() {
                 tokio::select! {
@@ -40,6 +41,9 @@ impl Service {
             }
             let interval = self.settings().backups.log_every;
             let (end, ending) = watch::channel(false);
+            let record = || self.instance(name).map(|observed| observed.record.clone());
+            records.borrow_and_update();
+            let before = record();
             let receiving = self.receive_once(name, stored, positive(interval), ending);
             let received = receive_until(receiving, end, async {
                 tokio::select! {
@@ -47,6 +51,8 @@ impl Service {
                     _ = lease.wait_for(Option::is_none) => {}
                     // It begins again with the new interval.
                     _ = settings.wait_for(|now| now.backups.log_every != interval) => {}
+                    // And of the place that the instance is at now.
+                    _ = records.wait_for(|_| record() != before) => {}
                 }
             });
             let pause = match received.await {

@@ -189,6 +189,7 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         copies_wake: Notify::new(),
         ending: false.into(),
         clock: Default::default(),
+        records: watch::Sender::new(0),
         not_received: Mutex::default(),
         written_policies: Default::default(),
     });

@@ -25,6 +25,8 @@ use crate::{
 
 /// How often the repository is asked which instances there are.
 const INSTANCES_INTERVAL: Duration = Duration::from_secs(10);
+/// How often it is asked whether what is known of them is still so.
+const RECORDS_INTERVAL: Duration = Duration::from_secs(60);
 /// How often a server is asked for its databases, once the repository was looked at.
 const SERVER_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a server may take to answer.
@@ -43,7 +45,17 @@ impl Service {
     pub(super) async fn keep_watching(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         let mut known = BTreeSet::new();
         let mut tasks = Vec::new();
+        let mut settings = self.settings.subscribe();
+        let mut asked = Instant::now();
         loop {
+            let is_told = settings.has_changed().is_ok_and(|changed| changed);
+            if is_told || asked.elapsed() >= RECORDS_INTERVAL {
+                asked = Instant::now();
+                settings.borrow_and_update();
+                for name in &known {
+                    self.meet_again(name).await;
+                }
+            }
             match self.repository.instances().await {
                 Ok(names) => {
                     for name in names {
@@ -69,6 +81,8 @@ impl Service {
             }
             tokio::select! {
                 () = sleep(INSTANCES_INTERVAL) => {}
+                // Somebody reads the configuration again.
+                _ = settings.changed() => settings.mark_changed(),
                 () = told(&mut stop) => break,
             }
         }
@@ -119,9 +133,43 @@ impl Service {
         true
     }
 
+    /// Takes up what was changed of an instance, such as where its server is reached.
+    async fn meet_again(&self, name: &InstanceName) {
+        let described = self.repository.description::<InstanceRecord>(name).await;
+        let read = described.map_err(|error| crate::chain(&error));
+        let read = read.and_then(|(_, record)| {
+            let connection = record.connection.parse();
+            let connection = connection.map_err(|error| crate::chain(&error))?;
+            Ok((self.named(&connection), record))
+        });
+        let (connection, record) = match read {
+            Ok(read) => read,
+            Err(error) => {
+                tracing::warn!(instance = %name, "what is known of it stays as it was: {error}");
+                return;
+            }
+        };
+        if self
+            .instance(name)
+            .is_some_and(|known| known.record != record)
+        {
+            tracing::info!(instance = %name, "its record has changed");
+            self.change_instance(name, |observed| {
+                observed.record = record;
+                observed.connection = connection;
+            });
+            self.records.send_modify(|count| *count += 1);
+        }
+    }
+
     async fn watch_server(&self, name: &InstanceName, mut stop: watch::Receiver<bool>) {
         let mut session: Option<SqlClient> = None;
+        let mut records = self.records.subscribe();
         loop {
+            if records.has_changed().is_ok_and(|changed| changed) {
+                records.borrow_and_update();
+                session = None;
+            }
             let asked = timeout(SERVER_PATIENCE, self.ask_server(name, &mut session)).await;
             let server = asked.unwrap_or_else(|_| Err("it does not answer in time".to_owned()));
             if server.is_err() {
@@ -213,11 +261,8 @@ impl Service {
         self.clock
             .compare(facts.server_time, "a PostgreSQL server's", CLOCK_DIFFERENCE);
         // What there is, is written down by the server that schedules.
-        let writer = observed
-            .restorable
-            .as_ref()
-            .filter(|_| self.term().is_some());
-        if let Some(restorable) = writer {
+        let writer = observed.restorable.as_ref().zip(self.term());
+        if let Some((restorable, term)) = writer {
             let usual = self.settings().backups.retention();
             let policy = NewRetention {
                 first_look: match restorable.first_look {
@@ -233,9 +278,10 @@ impl Service {
             let seen = observe::databases(&open, &observed.record.data_directory, now).await?;
             let gone = self
                 .catalog
-                .observe_databases(name, &seen, policy, now)
+                .observe_databases(name, &seen, policy, Some((self.id, term)), now)
                 .await
-                .map_err(|error| crate::chain(&error))?;
+                .map_err(|error| crate::chain(&error))?
+                .unwrap_or_default();
             if gone > 0
                 && let Err(error) = hurry(&open, &observed).await
             {

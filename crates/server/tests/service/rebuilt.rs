@@ -219,9 +219,10 @@ async fn check(
     };
     let now = Timestamp::now();
     let seen = [seen];
-    let observed = service
-        .catalog()
-        .observe_databases(&one, &seen, RetentionDays::LONGEST, now);
+    let observed =
+        service
+            .catalog()
+            .observe_databases(&one, &seen, RetentionDays::LONGEST, None, now);
     observed.await?;
     assert_eq!(service.catalog().databases(&one).await?, rows);
     // Later changes come behind what the repository knows.
