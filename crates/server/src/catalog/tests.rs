@@ -232,21 +232,31 @@ on_both! {
         assert_eq!(free.owner, None);
         let first = catalog.take_lease(one, &free).await.unwrap().unwrap();
         assert_eq!(catalog.take_lease(two, &free).await.unwrap(), None);
-        let seen = catalog.lease().await.unwrap();
+        let lease = catalog.lease().await.unwrap();
         assert!(catalog.renew_lease(one, first).await.unwrap());
-        let too_late = catalog.take_lease(two, &seen).await.unwrap();
+        let too_late = catalog.take_lease(two, &lease).await.unwrap();
         assert_eq!(too_late, None, "it was renewed after the other looked");
         let begin = async |number, who, term| {
             let row = operation(number, 10);
             catalog.begin_operation(&row, who, Some(term)).await.unwrap()
         };
         assert!(begin(1, one, first).await);
-        let seen = catalog.lease().await.unwrap();
-        let second = catalog.take_lease(two, &seen).await.unwrap().unwrap();
+        let lease = catalog.lease().await.unwrap();
+        let second = catalog.take_lease(two, &lease).await.unwrap().unwrap();
         assert!(second > first);
         assert!(!catalog.renew_lease(one, first).await.unwrap());
         assert!(!begin(2, one, first).await);
         assert!(begin(3, two, second).await);
+        // Nor is an older list of databases written down behind a newer one.
+        let instance: everpoint_repository::InstanceName = "one".parse().unwrap();
+        let look = async |name, by| {
+            let (seen, days) = ([seen(5, name, 10)], RetentionDays::DEFAULT);
+            let looked = catalog.observe_databases(&instance, &seen, days, Some(by), at(20));
+            looked.await.unwrap()
+        };
+        assert_eq!(look("new", (two, second)).await, Some(0));
+        assert_eq!(look("old", (one, first)).await, None);
+        assert_eq!(catalog.databases(&instance).await.unwrap()[0].name, "new");
         catalog.give_lease(one).await.unwrap();
         assert_eq!(catalog.lease().await.unwrap().owner, Some(two));
         catalog.give_lease(two).await.unwrap();
