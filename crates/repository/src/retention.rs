@@ -30,28 +30,37 @@ pub struct ExpirePlan {
 /// every backup that ended behind the window's start, the last full one before it and the last
 /// differential on that one before it; whatever those need; and all log from the segment on in which the oldest kept
 /// backup starts. A history without a full backup before the window's start keeps all of its backups.
-pub fn plan(backups: &[Backup], index: &LogIndex, window_start: Timestamp) -> ExpirePlan {
-    let mut sorted: Vec<&Backup> = backups.iter().collect();
-    sorted.sort_by(|a, b| a.stopped_at.cmp(&b.stopped_at).then(a.id.cmp(&b.id)));
+///
+/// A backup that is dated behind `now`, since a clock was wrong, counts as old as the next one on its timeline: else it
+/// would stay, with all log behind it, until the time came that it is dated at.
+pub fn plan(
+    backups: &[Backup],
+    index: &LogIndex,
+    window_start: Timestamp,
+    now: Timestamp,
+) -> ExpirePlan {
+    let sorted = dated(backups, now);
     let mut kept: BTreeSet<&BackupId> = BTreeSet::new();
     for timeline in living_timelines(&sorted, index, window_start) {
         let parts = index.history(timeline).parts();
-        let on_it: Vec<&Backup> = sorted
+        let mut on_it: Vec<Dated<'_>> = sorted
             .iter()
             .copied()
-            .filter(|backup| {
+            .filter(|Dated { backup, .. }| {
                 parts
                     .iter()
                     .any(|part| part.timeline == backup.timeline && backup.stop_lsn <= part.to)
             })
             .collect();
+        on_it.sort_by_key(|dated| position(dated.backup));
         keep(&on_it, window_start, &mut kept);
     }
-    for backup in &sorted {
-        if backup.stopped_at > window_start {
+    for Dated { backup, ended } in &sorted {
+        if *ended > window_start {
             kept.insert(&backup.id);
         }
     }
+    let sorted: Vec<&Backup> = sorted.iter().map(|dated| dated.backup).collect();
     let bases: Vec<&BackupId> = sorted
         .iter()
         .filter(|backup| kept.contains(&backup.id))
@@ -80,46 +89,73 @@ pub fn plan(backups: &[Backup], index: &LogIndex, window_start: Timestamp) -> Ex
     }
 }
 
+/// A backup, and when it ended as far as that is believed.
+#[derive(Clone, Copy)]
+struct Dated<'a> {
+    backup: &'a Backup,
+    ended: Timestamp,
+}
+
+/// The backups by their ends.
+fn dated(backups: &[Backup], now: Timestamp) -> Vec<Dated<'_>> {
+    let mut by_position: Vec<&Backup> = backups.iter().collect();
+    by_position.sort_by_key(|backup| position(backup));
+    let mut next: Option<Dated<'_>> = None;
+    let mut all = Vec::with_capacity(backups.len());
+    for backup in by_position.into_iter().rev() {
+        let later = next.filter(|next| next.backup.timeline == backup.timeline);
+        let ended = match backup.stopped_at > now {
+            false => backup.stopped_at,
+            // No earlier than it can have been, so nothing goes too soon.
+            true => later.map_or(now, |next| next.ended),
+        };
+        let dated = Dated { backup, ended };
+        next = Some(dated);
+        all.push(dated);
+    }
+    all.sort_by(|a, b| {
+        let order = a.ended.cmp(&b.ended);
+        let order = order.then(a.backup.stop_lsn.cmp(&b.backup.stop_lsn));
+        order.then(a.backup.id.cmp(&b.backup.id))
+    });
+    all
+}
+
 /// Timelines on which something lies behind the window's start, and the latest.
 fn living_timelines(
-    backups: &[&Backup],
+    backups: &[Dated<'_>],
     index: &LogIndex,
     window_start: Timestamp,
 ) -> BTreeSet<TimelineId> {
     let with_log = index.stretches().filter(|log| log.stored_at > window_start);
-    let with_backup = backups
-        .iter()
-        .filter(|backup| backup.stopped_at > window_start);
+    let with_backup = backups.iter().filter(|dated| dated.ended > window_start);
     let latest = index.timelines().last().copied();
-    let latest = latest.max(backups.iter().map(|backup| backup.timeline).max());
+    let latest = latest.max(backups.iter().map(|dated| dated.backup.timeline).max());
     with_log
         .map(|log| log.timeline)
-        .chain(with_backup.map(|backup| backup.timeline))
+        .chain(with_backup.map(|dated| dated.backup.timeline))
         .chain(latest)
         .collect()
 }
 
-/// What one history needs of its backups, which are sorted by their ends.
-fn keep<'a>(backups: &[&'a Backup], window_start: Timestamp, kept: &mut BTreeSet<&'a BackupId>) {
-    let before = |backup: &&&'a Backup| backup.stopped_at <= window_start;
-    let is_full = |backup: &&&'a Backup| backup.kind == BackupKind::Full;
-    let Some(anchor) = backups.iter().filter(before).rfind(is_full).copied() else {
-        kept.extend(backups.iter().map(|backup| &backup.id));
+/// The order of a history's backups, whatever the clock said.
+fn position(backup: &Backup) -> (TimelineId, Lsn) {
+    (backup.timeline, backup.stop_lsn)
+}
+
+/// What one history needs of its backups, which are sorted by position.
+fn keep<'a>(backups: &[Dated<'a>], window_start: Timestamp, kept: &mut BTreeSet<&'a BackupId>) {
+    let (before, inside): (Vec<_>, Vec<_>) = backups
+        .iter()
+        .partition(|dated| dated.ended <= window_start);
+    let is_full = |dated: &&Dated<'a>| dated.backup.kind == BackupKind::Full;
+    let Some(anchor) = before.iter().copied().rfind(is_full) else {
+        kept.extend(backups.iter().map(|dated| &dated.backup.id));
         return;
     };
-    kept.insert(&anchor.id);
-    let on_anchor = |backup: &&&'a Backup| backup.kind.base() == Some(&anchor.id);
-    kept.extend(
-        backups
-            .iter()
-            .filter(before)
-            .rfind(on_anchor)
-            .map(|backup| &backup.id),
-    );
-    kept.extend(
-        backups
-            .iter()
-            .filter(|backup| !before(backup))
-            .map(|backup| &backup.id),
-    );
+    kept.insert(&anchor.backup.id);
+    let on_anchor = |dated: &&Dated<'a>| dated.backup.kind.base() == Some(&anchor.backup.id);
+    let differential = before.iter().copied().rfind(on_anchor);
+    kept.extend(differential.map(|dated| &dated.backup.id));
+    kept.extend(inside.iter().map(|dated| &dated.backup.id));
 }

@@ -213,7 +213,7 @@ proptest! {
     fn no_point_inside_the_window_is_lost(world in world(), part in 0.0..1.2_f64) {
         let window = window(&world, part);
         let index = world.index();
-        let plan = plan(&world.backups, &index, time(window));
+        let plan = plan(&world.backups, &index, time(window), time(world.end));
         let left = world.without(&plan);
         let left_index = left.index();
         for second in window..=world.end {
@@ -229,7 +229,7 @@ proptest! {
     #[test]
     fn every_backup_stays_or_goes_and_none_without_its_base(world in world_with(2), part in 0.0..1.2_f64) {
         let window = window(&world, part);
-        let plan = plan(&world.backups, &world.index(), time(window));
+        let plan = plan(&world.backups, &world.index(), time(window), time(world.end));
         let all: BTreeSet<_> = world.backups.iter().map(|backup| &backup.id).collect();
         let kept: BTreeSet<_> = plan.kept.iter().collect();
         let gone: BTreeSet<_> = plan.backups.iter().collect();
@@ -248,7 +248,7 @@ proptest! {
     fn nothing_older_is_kept_than_the_last_cycle_before_the_window(world in world(), part in 0.0..1.2_f64) {
         let window = window(&world, part);
         let index = world.index();
-        let plan = plan(&world.backups, &index, time(window));
+        let plan = plan(&world.backups, &index, time(window), time(world.end));
         let kept: Vec<&Backup> = world
             .backups
             .iter()
@@ -278,12 +278,37 @@ proptest! {
         }
     }
 
+    /// By a clock that was wrong for a while.
+    #[test]
+    fn a_backup_that_is_dated_ahead_is_no_younger_than_the_next_one(
+        mut world in world(), part in 0.0..1.2_f64, which in any::<prop::sample::Index>(),
+    ) {
+        prop_assume!(!world.backups.is_empty());
+        let window = window(&world, part);
+        let now = time(world.end);
+        let index = world.index();
+        let which = which.index(world.backups.len());
+        let next = world.backups.get(which + 1);
+        let next = next.filter(|next| next.timeline == world.backups[which].timeline);
+        let believed = next.map_or(now, |next| next.stopped_at);
+        world.backups[which].stopped_at = believed;
+        let expected = plan(&world.backups, &index, time(window), now);
+        world.backups[which].stopped_at = now + jiff::SignedDuration::from_hours(10_000);
+        let plan = plan(&world.backups, &index, time(window), now);
+        prop_assert_eq!(&plan, &expected);
+        let left = world.without(&plan);
+        for second in window..=world.end {
+            let lost = world.restorable(&index, second) && !left.restorable(&left.index(), second);
+            prop_assert!(!lost, "second {second} with a window from {window}: {plan:?}");
+        }
+    }
+
     #[test]
     fn forgetting_twice_is_forgetting_once(world in world(), part in 0.0..1.2_f64) {
         let window = window(&world, part);
-        let first = plan(&world.backups, &world.index(), time(window));
+        let first = plan(&world.backups, &world.index(), time(window), time(world.end));
         let left = world.without(&first);
-        let second = plan(&left.backups, &left.index(), time(window));
+        let second = plan(&left.backups, &left.index(), time(window), time(world.end));
         prop_assert_eq!(second.kept, first.kept);
         prop_assert!(second.backups.is_empty() && second.logs.is_empty());
     }

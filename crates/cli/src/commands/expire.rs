@@ -78,7 +78,7 @@ pub async fn run(repository: &Repository, global: &Global, args: &Expire) -> any
     let copies = everpoint_repository::long_term::expired(&copies.copies, now);
     let backups = repository.backups(&args.name).await?;
     let index = repository.log_index(&args.name).await?;
-    let plan = retention::plan(&backups, &index, window_start);
+    let plan = retention::plan(&backups, &index, window_start, now);
     let ids =
         |ids: &[everpoint_repository::BackupId]| ids.iter().map(ToString::to_string).collect();
     let shown = Shown {

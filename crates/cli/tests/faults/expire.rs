@@ -239,7 +239,7 @@ on_15_and_18! {
         let name = "main".parse()?;
         let start = Timestamp::now() - SignedDuration::from_hours(7 * 24);
         let index = repository.log_index(&name).await?;
-        let plan = retention::plan(&repository.backups(&name).await?, &index, start);
+        let plan = retention::plan(&repository.backups(&name).await?, &index, start, Timestamp::now());
         assert_eq!(plan.backups.len(), 2);
         let spec: ConnectionSpec = aged.cluster.connection_string("postgres").parse()?;
         let session = connect_sql(&spec, "postgres").await?;

@@ -100,6 +100,7 @@ impl Service {
             &backups,
             &index,
             retention.window_start(now),
+            now,
         )))
     }
 

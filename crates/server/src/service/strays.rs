@@ -60,6 +60,7 @@ impl Service {
             .map_err(|error| crate::chain(&error))?;
         let begun = Instant::now();
         let mut told = false;
+        let mut failed = None;
         loop {
             let sql = "SELECT pid, application_name FROM pg_stat_activity WHERE starts_with(application_name, $1)";
             let rows = session.query(sql, &[&prefix(self.tenant)]).await;
@@ -81,8 +82,10 @@ impl Service {
                 left += 1;
                 // Another session may have got the number since.
                 let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND application_name = $2";
-                let ended = session.execute(sql, &[&pid, &name]).await;
-                ended.map_err(|error| crate::chain(&error))?;
+                // One that may not be ended keeps none of the others.
+                if let Err(error) = session.execute(sql, &[&pid, &name]).await {
+                    failed = Some(crate::chain(&error));
+                }
             }
             if left == 0 {
                 return Ok(());
@@ -92,7 +95,8 @@ impl Service {
                 told = true;
             }
             if begun.elapsed() >= END_PATIENCE {
-                return Err(format!("{left} of them do not end"));
+                let why = failed.unwrap_or_else(|| "they do not end".to_owned());
+                return Err(format!("{left} are left: {why}"));
             }
             sleep(END_POLL).await;
         }

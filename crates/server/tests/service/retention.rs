@@ -333,7 +333,7 @@ impl World {
         };
         let start = wanted.window_start(at(self.now));
         let (before, living) = (self.reaches(), self.living_histories(start));
-        let plan = retention::plan(&self.backups, &self.index(), start);
+        let plan = retention::plan(&self.backups, &self.index(), start, at(self.now));
         self.backups.retain(|backup| plan.kept.contains(&backup.id));
         self.stretches
             .retain(|stretch| !plan.logs.contains(stretch));

@@ -166,7 +166,8 @@ impl Taking {
     /// Forgets what no point behind `window_start` needs.
     pub async fn expire(&self, window_start: Timestamp) -> Result<()> {
         let index = self.repository.log_index(&self.name).await?;
-        let plan = retention::plan(&self.backups().await?, &index, window_start);
+        let now = Timestamp::now();
+        let plan = retention::plan(&self.backups().await?, &index, window_start, now);
         expire::execute(&self.repository, &self.name, &plan, None).await?;
         Ok(())
     }

@@ -120,6 +120,9 @@ impl Service {
             if let Err(error) = self.catalog.set_created(&instance, name, now).await {
                 tracing::warn!(error = %crate::chain(&error), "the catalog failed");
             }
+            if let Some(text) = self.keep_tags(&operation).await {
+                self.note(id, event(text.to_owned())).await;
+            }
         }
         self.end_as(&operation, OperationState::Succeeded, None)
             .await;

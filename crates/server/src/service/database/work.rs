@@ -128,7 +128,9 @@ impl Service {
         match &operation.request {
             DatabaseRequest::Create { collation } => {
                 self.create(operation, collation.as_deref(), teller).await?;
-                self.keep_tags(operation, teller).await;
+                if let Some(text) = self.keep_tags(operation).await {
+                    teller.say(text);
+                }
                 Ok(None)
             }
             DatabaseRequest::Delete { .. } => {
@@ -137,28 +139,33 @@ impl Service {
             }
             DatabaseRequest::Restore(request) => {
                 let restored = self.restore(operation, request, teller).await?;
-                self.keep_tags(operation, teller).await;
+                if let Some(text) = self.keep_tags(operation).await {
+                    teller.say(text);
+                }
                 Ok(restored.map(|(landed, watch)| (Box::new(landed), watch)))
             }
         }
     }
 
-    /// Puts on a new database the tags that were asked for. It is of use without them.
-    async fn keep_tags(&self, operation: &DatabaseOperation, teller: &Teller) {
+    /// Puts on a new database the tags that were asked for. It is of use without them; then what is to be told is
+    /// returned.
+    pub(super) async fn keep_tags(&self, operation: &DatabaseOperation) -> Option<&'static str> {
         let (name, tags) = (&operation.name, &operation.tags);
-        let Ok(instance) = operation.row.instance.parse() else {
-            return;
-        };
+        let instance = operation.row.instance.parse().ok()?;
         if tags.is_empty() {
-            return;
+            return None;
         }
         match self.catalog.set_tags(&instance, name, tags).await {
-            Ok(true) => self.store_policies(&instance).await,
-            Ok(false) => teller
-                .say("its tags are not kept, for it is not seen in the server yet. Set them again"),
+            Ok(true) => {
+                self.store_policies(&instance).await;
+                None
+            }
+            Ok(false) => {
+                Some("its tags are not kept, for it is not seen in the server yet. Set them again")
+            }
             Err(error) => {
                 tracing::warn!(error = %crate::chain(&error), "the catalog failed");
-                teller.say("its tags are not kept, for the catalog failed. Set them again");
+                Some("its tags are not kept, for the catalog failed. Set them again")
             }
         }
     }
