@@ -137,6 +137,7 @@ fn is_refusal(cause: &(dyn Error + 'static)) -> bool {
             | LongTermError::NotFull { .. }
             | LongTermError::NoDatabase { .. }
             | LongTermError::Unknown { .. }
+            | LongTermError::BeingDeleted { .. }
             | LongTermError::Held { .. } => true,
             LongTermError::Repository(error) => is_refusal(error),
             LongTermError::Stored(error) => is_refusal(error),

@@ -15,6 +15,7 @@ use crate::{
     layout,
     object::ObjectError,
     repository::{Repository, RepositoryError},
+    store::StoreError,
 };
 
 /// A long-term copy, and how long it stays: what its latest state says.
@@ -45,6 +46,9 @@ pub struct LongTermCopy {
     pub expires_at: Option<Timestamp>,
     /// Since when it is held: it stays, whatever its time says.
     pub held_since: Option<Timestamp>,
+    /// Somebody is deleting it: it cannot be held any more, and goes with the next expiry if that was interrupted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deleting: bool,
     /// Bytes of its files as restored.
     pub restored_bytes: u64,
     /// Bytes that its files and log take in the repository.
@@ -77,7 +81,7 @@ impl CopyReason {
 impl LongTermCopy {
     /// Whether it may go at `now`.
     pub fn has_expired(&self, now: Timestamp) -> bool {
-        self.held_since.is_none() && self.expires_at.is_some_and(|at| at <= now)
+        self.deleting || (self.held_since.is_none() && self.expires_at.is_some_and(|at| at <= now))
     }
 }
 
@@ -85,6 +89,15 @@ impl LongTermCopy {
 pub fn expired(copies: &[LongTermCopy], now: Timestamp) -> Vec<&LongTermCopy> {
     let gone = copies.iter().filter(|copy| copy.has_expired(now));
     gone.collect()
+}
+
+/// What was said of a copy at some time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopyState {
+    /// The object's name.
+    pub path: String,
+    /// What it says.
+    pub copy: LongTermCopy,
 }
 
 /// The long-term copies of an instance.
@@ -157,22 +170,43 @@ impl Repository {
         Ok(Some((revision, copy)))
     }
 
-    /// Writes the next state of a copy.
+    /// All states of a copy, the latest last.
+    ///
+    /// # Errors
+    /// When the store fails, or a state is damaged.
+    pub async fn copy_states(
+        &self,
+        name: &InstanceName,
+        id: CopyId,
+    ) -> Result<Vec<CopyState>, RepositoryError> {
+        let mut states = Vec::new();
+        for (_, path, object) in self.state_objects(name, id).await? {
+            match document::read(self.store(), self.keys(), &path, object).await {
+                Ok(copy) => states.push(CopyState { path, copy }),
+                // Whoever wrote it took it back, or the copy is being deleted.
+                Err(ObjectError::Store(StoreError::Missing { .. })) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(states)
+    }
+
+    /// Writes the next state of a copy. Returns its name, to take it back by.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn write_copy_state(&self, copy: &LongTermCopy) -> Result<(), RepositoryError> {
+    pub async fn write_copy_state(&self, copy: &LongTermCopy) -> Result<String, RepositoryError> {
         let before = self.state_objects(&copy.instance, copy.id).await?;
         let revision = before
             .last()
             .map_or(0, |(revision, ..)| revision.saturating_add(1));
         let path = |id| layout::copy_state(&copy.instance, copy.id, revision, id);
-        document::write(self.store(), self.keys(), path, copy).await?;
-        Ok(())
+        let id = document::write(self.store(), self.keys(), path, copy).await?;
+        Ok(path(id))
     }
 
-    /// Deletes a copy, or what an interrupted one left: its states first, the latest one last of them, so
-    /// that it is whole, or being deleted, whenever that is interrupted.
+    /// Deletes a copy, or what an interrupted one left. Its latest state, which says that it is being deleted, goes last,
+    /// and the earlier ones first.
     ///
     /// # Errors
     /// When the store fails; called again, it goes on.
@@ -181,12 +215,20 @@ impl Repository {
         name: &InstanceName,
         id: CopyId,
     ) -> Result<(), RepositoryError> {
-        for (_, path, _) in self.state_objects(name, id).await? {
-            self.store().delete(&path).await?;
+        let mut states = self.state_objects(name, id).await?;
+        let latest = states.pop();
+        for (_, path, _) in &states {
+            self.store().delete(path).await?;
         }
         let folder = layout::copy(name, id);
+        let is_latest = |path: &str| latest.as_ref().is_some_and(|(_, latest, _)| latest == path);
         for info in self.store().list(&folder).await? {
-            self.store().delete(&info.path).await?;
+            if !is_latest(&info.path) {
+                self.store().delete(&info.path).await?;
+            }
+        }
+        if let Some((_, path, _)) = &latest {
+            self.store().delete(path).await?;
         }
         self.store().sweep_staged(&folder)?;
         self.store().remove_empty_folders(&folder)?;
@@ -246,6 +288,7 @@ mod tests {
             reasons: vec![CopyReason::Weekly],
             expires_at: expires_at.map(at),
             held_since: held_since.map(at),
+            deleting: false,
             restored_bytes: 1,
             stored_bytes: 1,
         }

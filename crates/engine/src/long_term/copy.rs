@@ -230,6 +230,7 @@ async fn make(
         reasons: plan.request.reasons.clone(),
         expires_at: plan.request.expires_at,
         held_since: None,
+        deleting: false,
         restored_bytes: totals.restored_bytes,
         stored_bytes,
     };

@@ -240,7 +240,9 @@ fn failed(caller: &Caller<'_>, error: &LongTermError) -> ApiError {
             );
             ApiError::new(Code::LongTermBackupHeld, text).about(name)
         }
-        LongTermError::Unknown { .. } => not_there(&caller.parameters),
+        LongTermError::Unknown { .. } | LongTermError::BeingDeleted { .. } => {
+            not_there(&caller.parameters)
+        }
         other => super::internal(other),
     }
 }
