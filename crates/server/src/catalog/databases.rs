@@ -169,6 +169,36 @@ impl Catalog {
         Ok(found)
     }
 
+    /// Forgets databases, deleted ones, with their policies. Those that are back meanwhile stay.
+    ///
+    /// # Errors
+    /// When the catalog fails.
+    pub async fn forget_databases(
+        &self,
+        instance: &InstanceName,
+        rows: &[DatabaseRow],
+    ) -> Result<(), CatalogError> {
+        let mut transaction = self.begin().await?;
+        for row in rows {
+            let done = sqlx::query("DELETE FROM databases WHERE instance = $1 AND oid = $2 AND created_us = $3 AND deleted_us IS NOT NULL")
+                .bind(instance.as_str())
+                .bind(i64::from(row.oid))
+                .bind(microseconds(row.created_at))
+                .execute(&mut *transaction)
+                .await?;
+            if done.rows_affected() == 1 {
+                sqlx::query("DELETE FROM long_term_policies WHERE instance = $1 AND oid = $2 AND created_us = $3")
+                    .bind(instance.as_str())
+                    .bind(i64::from(row.oid))
+                    .bind(microseconds(row.created_at))
+                    .execute(&mut *transaction)
+                    .await?;
+            }
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+
     /// Sets the retention of one database.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::*;
 use crate::{
     access::{Assignment, Role, Scope},
-    policy::RetentionDays,
+    policy::{EarlierCopy, LongTermPolicy, Period, RetentionDays, WeekOfYear},
 };
 
 fn at(second: i64) -> Timestamp {
@@ -354,7 +354,6 @@ on_both! {
     }
 
     async fn a_long_term_policy_reaches_back_to_when_it_was_switched_on(place: &Place) {
-        use crate::policy::{EarlierCopy, LongTermPolicy, Period, WeekOfYear};
         use everpoint_repository::long_term::CopyReason;
         let catalog = place.open().await;
         let one: everpoint_repository::InstanceName = "one".parse().unwrap();
@@ -457,6 +456,29 @@ on_both! {
         assert!(cancelled.await.unwrap());
         assert_eq!(found(three.row.id).await.row.state, OperationState::Cancelled);
         assert_eq!(catalog.open_database_operations().await.unwrap(), []);
+    }
+
+    async fn only_deleted_databases_are_forgotten_and_their_policies_with_them(place: &Place) {
+        let catalog = place.open().await;
+        let one: everpoint_repository::InstanceName = "one".parse().unwrap();
+        let look = async |seen: &[SeenDatabase], now| {
+            let looked = catalog.observe_databases(&one, seen, RetentionDays::DEFAULT, None, at(now));
+            looked.await.unwrap();
+            catalog.databases(&one).await.unwrap()
+        };
+        let rows = look(&[seen(5, "app", 10), seen(6, "other", 10)], 100).await;
+        let weekly = Period::parse("P4W").unwrap();
+        let policy = LongTermPolicy::new(weekly, Period::NONE, Period::NONE, None).unwrap();
+        for row in &rows {
+            catalog.set_long_term(&one, row, &policy, at(100)).await.unwrap();
+        }
+        look(&[seen(6, "other", 10)], 200).await;
+        catalog.forget_databases(&one, &rows).await.unwrap();
+        let left = catalog.databases(&one).await.unwrap();
+        assert_eq!(left, rows[1..], "it lives");
+        let policies = catalog.long_term_policies(&one).await.unwrap();
+        let oids: Vec<u32> = policies.iter().map(|policy| policy.oid).collect();
+        assert_eq!(oids, [6]);
     }
 
     async fn a_newer_catalog_is_refused(place: &Place) {

@@ -7,13 +7,16 @@ use everpoint_repository::{
     InstanceName,
     retention::{self, ExpirePlan},
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{Observed, Service, operations::Failure};
 use crate::{
     catalog::{DatabaseRow, OperationKind},
     policy::{RetentionDays, instance_retention},
 };
+
+/// Deleted databases are remembered so much longer than any policy wants something of them.
+const REMEMBERED: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// How far back databases want to be restored: living ones, and those that were deleted at a moment.
 fn wanted(
@@ -121,11 +124,35 @@ impl Service {
         }
     }
 
+    /// Forgets databases that were deleted so long ago that no policy can want anything of them, but those that there are
+    /// long-term copies of.
+    async fn forget_databases(&self, instance: &InstanceName) {
+        let forgetting = async {
+            let limit = RetentionDays::LONGEST.window_start(Timestamp::now() - REMEMBERED);
+            let rows = self.catalog.databases(instance).await;
+            let rows = rows.map_err(|error| crate::chain(&error))?;
+            let copies = self.copies(instance).await;
+            let copies = copies.map_err(|error| crate::chain(&error))?;
+            let has_copies =
+                |row: &DatabaseRow| copies.iter().any(|copy| copy.oid.get() == row.oid);
+            let gone: Vec<DatabaseRow> = rows
+                .into_iter()
+                .filter(|row| row.deleted_at.is_some_and(|at| at < limit) && !has_copies(row))
+                .collect();
+            let forgotten = self.catalog.forget_databases(instance, &gone).await;
+            forgotten.map_err(|error| crate::chain(&error))
+        };
+        if let Err(error) = forgetting.await {
+            tracing::warn!(%instance, "deleted databases are not forgotten: {error}");
+        }
+    }
+
     /// Forgets what may go, while no backup runs.
     pub(super) async fn expire(&self, instance: &InstanceName) {
         if !self.clock.is_believed() {
             return;
         }
+        self.forget_databases(instance).await;
         match self.expire_plan(instance).await {
             Ok(None) => return,
             Ok(Some(_)) => {}

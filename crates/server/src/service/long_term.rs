@@ -22,7 +22,7 @@ use everpoint_repository::{
 use jiff::{SignedDuration, Timestamp};
 use tokio::{
     sync::{Mutex, watch},
-    time::sleep,
+    time::{Instant, sleep},
 };
 
 use super::{Observed, Service, operations::Failure, thread, told};
@@ -38,10 +38,16 @@ const COPIES_PAUSE: Duration = Duration::from_secs(1);
 /// The longest wait after copying failed.
 const FAILED_INTERVAL: Duration = Duration::from_secs(6 * 3600);
 
-/// The copies of each instance, as their states said when they were met.
+/// How long a copy's state that was read is believed: other servers, and people at terminals, hold and release copies.
+const READ_AGAIN: Duration = Duration::from_secs(30);
+
+/// Copies, and when their states were read.
+type ReadCopies = BTreeMap<CopyId, (Instant, LongTermCopy)>;
+
+/// The copies of each instance, as their states said when they were read.
 #[derive(Debug, Default)]
 pub struct CopyCache {
-    known: Mutex<HashMap<InstanceName, BTreeMap<CopyId, LongTermCopy>>>,
+    known: Mutex<HashMap<InstanceName, ReadCopies>>,
     /// Held while a copy's state is changed.
     changing: Mutex<()>,
 }
@@ -65,8 +71,8 @@ struct DueCopy {
 }
 
 impl Service {
-    /// The long-term copies of an instance, the earliest backup first. Only those that were not met before are
-    /// read, so a change of their states is seen when it was made by this service.
+    /// The long-term copies of an instance, the earliest backup first. What others changed of them is seen 30 s later at
+    /// the latest, what this server changed at once.
     ///
     /// # Errors
     /// When the repository fails.
@@ -84,12 +90,15 @@ impl Service {
         let known = cache.entry(instance.clone()).or_default();
         known.retain(|id, _| there.contains(id));
         for id in there {
-            if known.contains_key(&id) {
+            if known
+                .get(&id)
+                .is_some_and(|(read, _)| read.elapsed() < READ_AGAIN)
+            {
                 continue;
             }
             match repository.copy_state(instance, id).await {
                 Ok(Some((_, copy))) => {
-                    known.insert(id, copy);
+                    known.insert(id, (Instant::now(), copy));
                 }
                 // It is being made, or was begun and not finished.
                 Ok(None) => {}
@@ -98,7 +107,7 @@ impl Service {
                 }
             }
         }
-        let mut copies: Vec<LongTermCopy> = known.values().cloned().collect();
+        let mut copies: Vec<LongTermCopy> = known.values().map(|(_, copy)| copy.clone()).collect();
         copies.sort_by_key(|copy| (copy.backup_time, copy.id));
         Ok(copies)
     }
