@@ -111,6 +111,8 @@ codes! {
     CorruptedPagesInBackupSet = 400,
     /// The target has no room.
     NoMoreSpaceInManagedInstance = 400,
+    /// The operation failed; its own code is in the message.
+    OperationFailed = 409,
     /// The operation was cancelled.
     OperationCancelled = 409,
     /// The service ended while the operation ran.

@@ -41,6 +41,9 @@ pub struct OperationProperties {
     /// The database that it is about, of those that are about one; an addition of ours.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub managed_database_name: Option<String>,
+    /// Who asked for it: a principal's id, or what of the service did it by itself; an addition of ours.
+    #[serde(default)]
+    pub actor: String,
     /// What is being done and how far it is; an addition of ours.
     pub progress: OperationProgress,
     /// What happened, oldest first; an addition of ours. Only of a single operation, not in lists.

@@ -21,6 +21,7 @@ use crate::{
         target::{Resolved, Target, TargetError, to_timestamp},
     },
     summary::SummaryReadError,
+    transplant::name::OperationId,
 };
 
 /// Which database.
@@ -28,6 +29,13 @@ use crate::{
 pub enum Wanted {
     /// The one that has this name at the target.
     Named(String),
+    /// This one, whatever its name was. Of one that is gone at the target, as of just before its drop.
+    Database {
+        /// Its OID.
+        oid: Oid,
+        /// Its name, for a person.
+        name: String,
+    },
     /// One that was dropped, by its last name.
     Deleted {
         /// The name.
@@ -172,6 +180,30 @@ pub async fn choose(
                     })?
                 }
             }
+        }
+        Wanted::Database { oid, name } => {
+            let resolved = resolver.resolve(&all).await?;
+            let until = resolved.log_until;
+            let lives =
+                lives_between(repository, instance, stored, &resolved.backup, until).await?;
+            let life = lives.iter().find(|life| life.database == *oid);
+            let is_there = |life: &&Life| {
+                let name = life.name_at(until);
+                life.whole_at(until) && !name.is_some_and(OperationId::is_hidden)
+            };
+            if let Some(life) = life.filter(is_there) {
+                return Ok(chosen(life, resolved, &lives, None));
+            }
+            let earlier = past(repository, instance, stored, until).await?;
+            let last = earlier
+                .into_iter()
+                .filter(|past| past.life.database == *oid)
+                .max_by_key(|past| past.life.dropped.as_ref().map(|dropped| dropped.undo));
+            last.ok_or_else(|| ChooseError::OutsideLife {
+                target: all,
+                name: name.clone(),
+                window: life.map_or_else(|| "later than that only".to_owned(), life_window),
+            })?
         }
         Wanted::Deleted { name, dropped } => {
             let end = latest_position(stored);
@@ -321,7 +353,7 @@ fn names_at(lives: &[Life], at: Lsn) -> String {
 }
 
 fn life_window(life: &Life) -> String {
-    let from = match life.created {
+    let from = match life.shown {
         Some(created) => format!("from {} (LSN {})", to_timestamp(created.time), created.lsn),
         None => "from the earliest point that is stored".to_owned(),
     };

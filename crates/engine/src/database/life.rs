@@ -13,6 +13,8 @@ use everpoint_pgformat::{
 };
 use everpoint_repository::backup::Database;
 
+use crate::transplant::name::OperationId;
+
 /// How transactions ended.
 #[derive(Clone, Debug, Default)]
 pub struct Ends(Vec<TransactionMark>);
@@ -77,6 +79,9 @@ pub struct Life {
     pub names: Vec<(Lsn, String)>,
     /// Its beginning; absent when that was before the stretch of log.
     pub created: Option<Moment>,
+    /// Since when it is there for others: its beginning, or when it got its name, if it was filled under a hidden one.
+    /// Absent when that was before the stretch of log.
+    pub shown: Option<Moment>,
     /// Whose directories were copied without a trace of their contents in the log, and where.
     pub copied: Vec<(Lsn, Oid)>,
     /// Its end, if it has one.
@@ -89,6 +94,7 @@ impl Life {
             database,
             names: Vec::new(),
             created: None,
+            shown: None,
             copied: Vec::new(),
             dropped: None,
         }
@@ -141,11 +147,15 @@ pub fn lives(listed: &[Database], events: &DatabaseEvents, ends: &Ends) -> Vec<L
                     let life = lives.entry(event.database).or_insert_with(life);
                     life.names = vec![(created.lsn, text(name))];
                     life.created = Some(created);
+                    life.shown = Some(created);
                 }
             }
             DatabaseChange::Renamed { to, .. } => {
                 if let Some(renamed) = ends.commit_of(event.transaction, event.start) {
                     let life = lives.entry(event.database).or_insert_with(life);
+                    if life.last_name().is_some_and(OperationId::is_hidden) {
+                        life.shown = Some(renamed);
+                    }
                     life.names.push((renamed.lsn, text(to)));
                 }
             }

@@ -11,6 +11,7 @@ pub mod into_server;
 pub mod journal;
 pub mod life;
 pub mod on_disk;
+pub mod presence;
 pub mod recovered;
 pub mod scratch;
 pub mod server;

@@ -121,8 +121,8 @@ impl OperationId {
         format!("{HIDDEN_PREFIX}{self}_files")
     }
 
-    /// The number that the files method gives the hidden database, so that its directory is known even if a crash
-    /// leaves nothing else of it.
+    /// The number that a database is given which is to be known again: by the files method to the hidden one, so that
+    /// its directory is known even if a crash leaves nothing else of it.
     pub fn hidden_number(self) -> Oid {
         let random = u32::try_from(self.0.as_u128() % u128::from(NUMBERS)).unwrap_or_default();
         Oid::new(FIRST_NUMBER + 2 * random)
@@ -131,6 +131,11 @@ impl OperationId {
     /// The number that it gives the vessel.
     pub fn vessel_number(self) -> Oid {
         Oid::new(self.hidden_number().get() + 1)
+    }
+
+    /// Whether a database of this name is being filled, and nobody's yet.
+    pub fn is_hidden(name: &str) -> bool {
+        name.starts_with(HIDDEN_PREFIX)
     }
 
     /// One of the schemas that tables are filled in, within a database that others use.
@@ -153,6 +158,12 @@ impl OperationId {
         format!(
             "being restored by Everpoint, operation {self}; drop it if no such operation is running"
         )
+    }
+}
+
+impl From<Uuid> for OperationId {
+    fn from(id: Uuid) -> Self {
+        Self(id)
     }
 }
 

@@ -55,8 +55,10 @@ pub struct RestoreRequest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum RestoreSource {
-    /// One that lives, by its name.
+    /// One that lives, whatever its name was then.
     Living {
+        /// Its OID.
+        oid: u32,
         /// Its name.
         name: String,
     },
@@ -412,25 +414,6 @@ impl Catalog {
             .fetch_optional(&self.pool)
             .await?;
         row.as_ref().map(operation).transpose()
-    }
-
-    /// Notes since when a database has its name.
-    ///
-    /// # Errors
-    /// When the catalog fails.
-    pub async fn set_created(
-        &self,
-        instance: &InstanceName,
-        name: &str,
-        time: Timestamp,
-    ) -> Result<(), CatalogError> {
-        sqlx::query("UPDATE databases SET created_us = $1 WHERE instance = $2 AND name = $3 AND deleted_us IS NULL")
-            .bind(microseconds(time))
-            .bind(instance.as_str())
-            .bind(name)
-            .execute(&self.pool)
-            .await?;
-        Ok(())
     }
 
     /// Which databases an instance's operations are about, of those that are about one.

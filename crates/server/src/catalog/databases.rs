@@ -31,12 +31,41 @@ pub struct DatabaseRow {
     pub collation: String,
     /// When it was made.
     pub created_at: Timestamp,
+    /// Since when it can be restored, as far as backups go.
+    pub there: There,
     /// Its short-term retention.
     pub retention: RetentionDays,
     /// When it was found to be gone.
     pub deleted_at: Option<Timestamp>,
     /// Its tags.
     pub tags: Tags,
+}
+
+/// Since when a database is there, by its server's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum There {
+    /// Log or backups tell: it was there from then on, and not before.
+    Since(Timestamp),
+    /// It was seen then, and may have been there before.
+    By(Timestamp),
+}
+
+impl There {
+    /// From when on it certainly was there.
+    pub fn time(self) -> Timestamp {
+        match self {
+            Self::Since(time) | Self::By(time) => time,
+        }
+    }
+}
+
+/// How an instance's databases differed from those that were known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Differences {
+    /// So many are new.
+    pub new: usize,
+    /// So many are gone.
+    pub gone: usize,
 }
 
 /// The retention of databases that the catalog meets.
@@ -60,8 +89,8 @@ impl From<RetentionDays> for NewRetention {
 impl Catalog {
     /// Writes down what databases an instance has: new ones get a policy, those that are gone are marked as
     /// deleted at `now`. One that was gone and is back, as on a server that was set back, has its policy again. Returns
-    /// how many are gone; `None`, and nothing is written down, when the term of whoever looked is over: another one may
-    /// have written down a newer list.
+    /// what is new and gone; `None`, and nothing is written down, when the term of whoever looked is over: another one
+    /// may have written down a newer list.
     ///
     /// # Errors
     /// When the catalog fails.
@@ -72,7 +101,7 @@ impl Catalog {
         policy: impl Into<NewRetention>,
         by: Option<(ServerId, Term)>,
         now: Timestamp,
-    ) -> Result<Option<usize>, CatalogError> {
+    ) -> Result<Option<Differences>, CatalogError> {
         let policy = policy.into();
         let mut transaction = self.begin().await?;
         if let Some((id, term)) = by
@@ -86,7 +115,7 @@ impl Catalog {
             true => policy.first_look,
             false => policy.later,
         };
-        let mut gone = 0;
+        let (mut new, mut gone) = (0, 0);
         for row in known.iter().filter(|row| row.deleted_at.is_none()) {
             let same = seen.iter().find(|seen| seen.oid == row.oid);
             match same {
@@ -124,18 +153,20 @@ impl Catalog {
                 .filter(|row| row.oid == seen.oid && row.name == seen.name)
                 .max_by_key(|row| row.deleted_at);
             let created_at = back.map_or(seen.created_at, |row| row.created_at);
-            sqlx::query("INSERT INTO databases (instance, oid, created_us, name, \"collation\", retention_days) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (instance, oid, created_us) DO UPDATE SET deleted_us = NULL, name = excluded.name, \"collation\" = excluded.\"collation\", retention_days = CASE databases.retention_days WHEN 0 THEN excluded.retention_days ELSE databases.retention_days END")
+            sqlx::query("INSERT INTO databases (instance, oid, created_us, name, \"collation\", retention_days, there_us) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (instance, oid, created_us) DO UPDATE SET deleted_us = NULL, name = excluded.name, \"collation\" = excluded.\"collation\", retention_days = CASE databases.retention_days WHEN 0 THEN excluded.retention_days ELSE databases.retention_days END")
                 .bind(instance.as_str())
                 .bind(i64::from(seen.oid))
                 .bind(microseconds(created_at))
                 .bind(&seen.name)
                 .bind(&seen.collation)
                 .bind(i64::from(retention.get()))
+                .bind(microseconds(now))
                 .execute(&mut *transaction)
                 .await?;
+            new += 1;
         }
         transaction.commit().await?;
-        Ok(Some(gone))
+        Ok(Some(Differences { new, gone }))
     }
 
     /// All databases of an instance, living and deleted, by name.
@@ -158,7 +189,7 @@ impl Catalog {
         instance: &InstanceName,
         name: &str,
     ) -> Result<Vec<DatabaseRow>, CatalogError> {
-        let rows = sqlx::query("SELECT oid, created_us, name, \"collation\", retention_days, deleted_us, tags FROM databases WHERE instance = $1 AND lower(name) = lower($2) ORDER BY name, created_us")
+        let rows = sqlx::query("SELECT oid, created_us, name, \"collation\", retention_days, deleted_us, tags, there_us, there_known FROM databases WHERE instance = $1 AND lower(name) = lower($2) ORDER BY name, created_us")
             .bind(instance.as_str())
             .bind(name)
             .fetch_all(&self.pool)
@@ -199,7 +230,27 @@ impl Catalog {
         Ok(())
     }
 
-    /// Sets the retention of one database.
+    /// Writes down since when a database is there.
+    ///
+    /// # Errors
+    /// When the catalog fails.
+    pub async fn set_there(
+        &self,
+        instance: &InstanceName,
+        row: &DatabaseRow,
+        since: Timestamp,
+    ) -> Result<(), CatalogError> {
+        sqlx::query("UPDATE databases SET there_us = $1, there_known = 1 WHERE instance = $2 AND oid = $3 AND created_us = $4")
+            .bind(microseconds(since))
+            .bind(instance.as_str())
+            .bind(i64::from(row.oid))
+            .bind(microseconds(row.created_at))
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// Sets the retention of one database. False when it is not known any more.
     ///
     /// # Errors
     /// When the catalog fails.
@@ -208,15 +259,15 @@ impl Catalog {
         instance: &InstanceName,
         row: &DatabaseRow,
         retention: RetentionDays,
-    ) -> Result<(), CatalogError> {
-        sqlx::query("UPDATE databases SET retention_days = $1 WHERE instance = $2 AND oid = $3 AND created_us = $4")
+    ) -> Result<bool, CatalogError> {
+        let done = sqlx::query("UPDATE databases SET retention_days = $1 WHERE instance = $2 AND oid = $3 AND created_us = $4")
             .bind(i64::from(retention.get()))
             .bind(instance.as_str())
             .bind(i64::from(row.oid))
             .bind(microseconds(row.created_at))
             .execute(&self.pool)
             .await?;
-        Ok(())
+        Ok(done.rows_affected() == 1)
     }
 
     /// Sets the tags of the living database of a name. False when there is none.
@@ -243,7 +294,7 @@ async fn read(
     executor: impl sqlx::Executor<'_, Database = Any>,
     instance: &InstanceName,
 ) -> Result<Vec<DatabaseRow>, CatalogError> {
-    let rows = sqlx::query("SELECT oid, created_us, name, \"collation\", retention_days, deleted_us, tags FROM databases WHERE instance = $1 ORDER BY name, created_us")
+    let rows = sqlx::query("SELECT oid, created_us, name, \"collation\", retention_days, deleted_us, tags, there_us, there_known FROM databases WHERE instance = $1 ORDER BY name, created_us")
         .bind(instance.as_str())
         .fetch_all(executor)
         .await?;
@@ -255,7 +306,7 @@ pub(super) async fn insert(
     instance: &InstanceName,
     row: &DatabaseRow,
 ) -> Result<(), CatalogError> {
-    sqlx::query("INSERT INTO databases (instance, oid, created_us, name, \"collation\", retention_days, deleted_us, tags) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)")
+    sqlx::query("INSERT INTO databases (instance, oid, created_us, name, \"collation\", retention_days, deleted_us, tags, there_us, there_known) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)")
         .bind(instance.as_str())
         .bind(i64::from(row.oid))
         .bind(microseconds(row.created_at))
@@ -264,6 +315,8 @@ pub(super) async fn insert(
         .bind(i64::from(row.retention.get()))
         .bind(row.deleted_at.map(microseconds))
         .bind(row.tags.to_json())
+        .bind(microseconds(row.there.time()))
+        .bind(i64::from(matches!(row.there, There::Since(_))))
         .execute(&mut **transaction)
         .await?;
     Ok(())
@@ -275,6 +328,8 @@ fn database(row: &AnyRow) -> Result<DatabaseRow, CatalogError> {
         what,
         value: number.to_string(),
     };
+    let there = time(row.try_get("there_us")?)?;
+    let is_known: i64 = row.try_get("there_known")?;
     // Of a deleted one, 0 is a retention too.
     let retention = RetentionDays::of_deleted(days, RetentionDays::LONGEST);
     Ok(DatabaseRow {
@@ -282,6 +337,10 @@ fn database(row: &AnyRow) -> Result<DatabaseRow, CatalogError> {
         name: row.try_get("name")?,
         collation: row.try_get("collation")?,
         created_at: time(row.try_get("created_us")?)?,
+        there: match is_known {
+            0 => There::By(there),
+            _ => There::Since(there),
+        },
         retention: retention.map_err(|_| value("a retention", days))?,
         deleted_at: maybe_time(row, "deleted_us")?,
         tags: Tags::from_json(row.try_get("tags")?)?,

@@ -23,7 +23,7 @@ pub use address::{CatalogAddress, CatalogAddressError};
 pub use audit_queue::Done;
 pub use changes::{ACCESS, AccessSnapshot};
 pub use database_operations::{DatabaseOperation, DatabaseRequest, RestoreRequest, RestoreSource};
-pub use databases::{DatabaseRow, NewRetention, SeenDatabase};
+pub use databases::{DatabaseRow, Differences, NewRetention, SeenDatabase, There};
 pub use long_term::LongTermRow;
 pub use operations::{EventRow, OperationId, OperationKind, OperationRow, OperationState};
 pub use principals::{PrincipalKind, PrincipalRow, SecretId, SecretRow};
@@ -40,6 +40,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("0005_homes.sql"),
     include_str!("0006_tags.sql"),
     include_str!("0007_made_databases.sql"),
+    include_str!("0008_there_since.sql"),
 ];
 /// The advisory lock in PostgreSQL under which servers that start at once migrate one after the other.
 const MIGRATION_LOCK: i64 = 0x6576_6572_706f_696e;

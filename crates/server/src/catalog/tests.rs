@@ -254,7 +254,8 @@ on_both! {
             let looked = catalog.observe_databases(&instance, &seen, days, Some(by), at(20));
             looked.await.unwrap()
         };
-        assert_eq!(look("new", (two, second)).await, Some(0));
+        let differences = Some(Differences { new: 1, gone: 0 });
+        assert_eq!(look("new", (two, second)).await, differences);
         assert_eq!(look("old", (one, first)).await, None);
         assert_eq!(catalog.databases(&instance).await.unwrap()[0].name, "new");
         catalog.give_lease(one).await.unwrap();

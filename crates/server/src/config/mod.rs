@@ -241,8 +241,8 @@ impl Default for LimitConfig {
         Self {
             connections: 512,
             body_kib: 64,
-            requests_per_second: 100,
-            burst: 400,
+            requests_per_second: 400,
+            burst: 1600,
         }
     }
 }

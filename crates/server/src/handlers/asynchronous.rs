@@ -57,7 +57,8 @@ pub async fn result(service: &Service, caller: &Caller<'_>) -> Result<Answer, Ap
             database::named(service, &row.instance, &found.name).await
         }
         (_, Some((code, text))) => Err(ApiError::new(
-            Code::parse(code).unwrap_or(Code::InternalServerError),
+            // It will not succeed later: no answer to be asked for again.
+            Code::parse(code).unwrap_or(Code::OperationFailed),
             format!("{code}: {text}"),
         )),
         _ => Ok(accepted(service, caller, row)),

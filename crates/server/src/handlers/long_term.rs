@@ -175,6 +175,17 @@ pub async fn get_backup(service: &Service, caller: &Caller<'_>) -> Result<Answer
 
 pub async fn delete_backup(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiError> {
     let copy = named(service, caller).await?;
+    let read = service.copies_being_restored().await;
+    if read
+        .map_err(|error| super::internal(&error))?
+        .contains(&copy.id)
+    {
+        let name = caller.parameters.find("backup").unwrap_or_default();
+        let text = format!(
+            "a restore of long-term backup `{name}` is queued or runs. Wait for its end, or cancel it, and delete the backup then"
+        );
+        return Err(ApiError::new(Code::ConflictingDatabaseOperation, text).about(name));
+    }
     let deleted = service.delete_copy(&copy.instance, copy.id).await;
     deleted.map_err(|error| failed(caller, &error))?;
     note(

@@ -148,6 +148,7 @@ fn resource(
             is_cancellable: service.may_cancel(row),
             operation_steps: steps(row),
             managed_database_name: database.map(str::to_owned),
+            actor: row.actor.clone(),
             progress: OperationProgress {
                 phase: row.phase.clone(),
                 done_bytes: row.done_bytes,

@@ -31,7 +31,7 @@ pub async fn list(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiE
 
 pub async fn get(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiError> {
     let observed = instance::known(service, caller)?;
-    let name = caller.parameters.get("recoverable");
+    let name = caller.parameters.get("database");
     let row = database::find(service, &observed, name).await?;
     row.and_then(|row| resource(service, &observed, &row))
         .map(|found| Answer::ok(&found))

@@ -7,6 +7,7 @@ use everpoint_api::{
     restore::{DETAILS_TYPE, DatabaseRequestProperties as Wish},
     time::WireTime,
 };
+use everpoint_pgformat::Oid;
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 
 use super::{database, dropped, instance, long_term};
@@ -83,7 +84,10 @@ async fn of_living(
     check_point(&source, &row, point)?;
     Ok(RestoreRequest {
         instance: source.name.clone(),
-        source: RestoreSource::Living { name: row.name },
+        source: RestoreSource::Living {
+            oid: row.oid,
+            name: row.name,
+        },
         point: Some(point),
     })
 }
@@ -145,7 +149,10 @@ pub async fn recovery(
         .ok_or_else(|| no_source(id))?;
     Ok(RestoreRequest {
         instance: source.name.clone(),
-        source: RestoreSource::Living { name: row.name },
+        source: RestoreSource::Living {
+            oid: row.oid,
+            name: row.name,
+        },
         point: None,
     })
 }
@@ -180,14 +187,22 @@ pub async fn get_details(service: &Service, caller: &Caller<'_>) -> Result<Answe
         return Err(super::not_found("restore details", asked));
     }
     let observed = instance::known(service, caller)?;
-    let name = match database::making(service, &observed, caller.parameters.get("database")).await?
-    {
-        Some(making) => making.name,
-        None => database::living(service, caller).await?.1.name,
+    let asked = caller.parameters.get("database");
+    let (name, oid) = match database::making(service, &observed, asked).await? {
+        Some(making) => (making.name, None),
+        None => {
+            let row = database::living(service, caller).await?.1;
+            (row.name, Some(Oid::new(row.oid)))
+        }
     };
     let found = service.catalog().last_restore(&observed.name, &name).await;
     let (operation, kept) = found
         .map_err(|error| super::internal(&error))?
+        // An earlier one of that name may have been restored, or be about to be.
+        .filter(|(found, _)| match oid {
+            Some(oid) => found.made == Some(oid),
+            None => found.row.ended_at.is_none(),
+        })
         .ok_or_else(|| {
             let text = format!("database `{name}` was not made by a restore");
             ApiError::new(Code::ResourceNotFound, text).about(&*name)

@@ -80,7 +80,9 @@ async fn set(
     days: RetentionDays,
 ) -> Result<(), ApiError> {
     let done = service.catalog().set_retention(instance, row, days).await;
-    done.map_err(|error| super::internal(&error))?;
+    if !done.map_err(|error| super::internal(&error))? {
+        return Err(super::not_found("database", &row.name));
+    }
     let what = format!(
         "short-term retention of `{}`: {} days instead of {}",
         row.name,

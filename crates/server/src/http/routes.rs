@@ -352,7 +352,7 @@ pub const ROUTES: &[Route] = &[
     ),
     route(
         Get,
-        instance!("/recoverableDatabases/{recoverable}"),
+        instance!("/recoverableDatabases/{database}"),
         E::RecoverableDatabase,
         right(READ_RECOVERABLE),
     ),

@@ -31,10 +31,6 @@ impl Service {
             }
         };
         for observed in self.instances() {
-            // Whose server does not answer cannot be backed up; that shows as its state.
-            if observed.server.is_err() {
-                continue;
-            }
             let failures = match self.catalog.failures(&observed.name).await {
                 Ok(failures) => failures,
                 Err(error) => {
@@ -48,6 +44,10 @@ impl Service {
                 true => Running::Yes,
                 false => Running::No,
             };
+            // Whose server does not answer cannot be backed up; that shows as its state. A backup that runs counts.
+            if observed.server.is_err() && running == Running::No {
+                continue;
+            }
             if let Some(history) = observed.history(failures, running) {
                 known.push((observed.schedule.clone(), history));
             }

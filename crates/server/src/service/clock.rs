@@ -13,6 +13,9 @@ const STEP: SignedDuration = SignedDuration::from_hours(1);
 /// How long a clock that was set forward is not believed: as long as somebody may need to notice.
 const DISTRUST: Duration = Duration::from_secs(24 * 3600);
 
+/// How old what was stored last may be when it is met. Either nothing was backed up since, or the clock is wrong.
+const AGE_AT_FIRST: SignedDuration = SignedDuration::from_hours(24);
+
 /// Watches the clock.
 #[derive(Debug, Default)]
 pub(super) struct Clock(Mutex<State>);
@@ -22,6 +25,8 @@ struct State {
     last: Option<(Instant, Timestamp)>,
     /// When it was set forward, and by how much, as far as it was not put back since.
     forward: Option<(Instant, SignedDuration)>,
+    /// When something that is stored was met first, and the latest of all that was.
+    met: Option<(Instant, Timestamp, Timestamp)>,
 }
 
 impl Clock {
@@ -30,6 +35,17 @@ impl Clock {
     pub(super) fn is_believed(&self) -> bool {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.look(Instant::now(), Timestamp::now())
+    }
+
+    /// Compares it with the latest time that is stored of an instance that is met. When the latest of all instances is
+    /// more than a day old, it is not believed for a day; one that is not backed up any more is of no matter.
+    pub(super) fn meet(&self, latest: Timestamp) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(ahead) = state.meet(Instant::now(), Timestamp::now(), latest) {
+            tracing::warn!(
+                "the clock is {ahead:#} ahead of the latest that is stored of the instances met so far. In case it is wrong, nothing is forgotten for a day"
+            );
+        }
     }
 
     /// Compares it with a time that should be about now, such as another machine's. One that is ahead is not believed for
@@ -50,6 +66,18 @@ impl Clock {
 }
 
 impl State {
+    fn meet(
+        &mut self,
+        instant: Instant,
+        time: Timestamp,
+        latest: Timestamp,
+    ) -> Option<SignedDuration> {
+        let (_, first, known) = self.met.get_or_insert((instant, time, latest));
+        *known = latest.max(*known);
+        let ahead = first.duration_since(*known);
+        (ahead > AGE_AT_FIRST).then_some(ahead)
+    }
+
     fn look(&mut self, instant: Instant, time: Timestamp) -> bool {
         if let Some((then, before)) = self.last.replace((instant, time)) {
             let passed = SignedDuration::try_from(instant.duration_since(then));
@@ -69,7 +97,10 @@ impl State {
         self.forward = self
             .forward
             .filter(|(forward, by)| *by > STEP && instant.duration_since(*forward) < DISTRUST);
-        self.forward.is_none()
+        let is_old = self.met.is_some_and(|(met, time, latest)| {
+            time.duration_since(latest) > AGE_AT_FIRST && instant.duration_since(met) < DISTRUST
+        });
+        self.forward.is_none() && !is_old
     }
 }
 
@@ -78,6 +109,23 @@ mod tests {
     use super::*;
 
     const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn of_the_instances_that_are_met_the_one_that_was_stored_last_counts() {
+        let (start, time) = (Instant::now(), Timestamp::UNIX_EPOCH);
+        let ago = |hours: i64| time - SignedDuration::from_hours(hours);
+        let mut state = State::default();
+        assert!(state.look(start, time));
+        assert!(state.meet(start, time, ago(24 * 90)).is_some());
+        assert!(!state.look(start, time), "nothing newer was met");
+        let next = start + MINUTE;
+        assert_eq!(state.meet(next, time, ago(2)), None);
+        assert!(state.look(next, time), "one is not backed up any more");
+        let mut state = State::default();
+        assert!(state.meet(start, time, ago(25)).is_some());
+        assert!(!state.look(start, time));
+        assert!(state.look(start + DISTRUST, time + SignedDuration::from_hours(24)));
+    }
 
     #[test]
     fn a_clock_that_was_set_forward_is_believed_when_it_is_put_right_or_a_day_has_passed() {

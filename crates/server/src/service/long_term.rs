@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use everpoint_engine::long_term::{self, CopiedDatabase, CopyRequest};
+use everpoint_engine::{
+    long_term::{self, CopiedDatabase, CopyRequest},
+    transplant::name::OperationId,
+};
 use everpoint_instance::{InstanceLock, LockKind, connect_sql};
 use everpoint_pgformat::Oid;
 use everpoint_repository::{
@@ -27,7 +30,9 @@ use tokio::{
 
 use super::{Observed, Service, operations::Failure, thread, told};
 use crate::{
-    catalog::{DatabaseRequest, LongTermRow, OperationKind, RestoreSource},
+    catalog::{
+        CatalogError, DatabaseOperation, DatabaseRequest, LongTermRow, OperationKind, RestoreSource,
+    },
     policy::{CopyStep, EarlierCopy, Full, Kept, next_step},
 };
 
@@ -370,28 +375,40 @@ impl Service {
         Ok(None)
     }
 
+    /// The copies of which a restore is queued or runs.
+    ///
+    /// # Errors
+    /// When the catalog fails.
+    pub async fn copies_being_restored(&self) -> Result<BTreeSet<CopyId>, CatalogError> {
+        let open = self.catalog().open_database_operations().await?;
+        let copy_of = |operation: &DatabaseOperation| match &operation.request {
+            DatabaseRequest::Restore(request) => match &request.source {
+                RestoreSource::LongTerm { copy, .. } => Some(*copy),
+                _ => None,
+            },
+            _ => None,
+        };
+        Ok(open.iter().filter_map(copy_of).collect())
+    }
+
     /// Deletes the copies whose time is over. What the states say is read anew before each goes.
-    async fn expire_copies(&self, instance: &InstanceName, now: Timestamp) -> Result<(), Failure> {
+    pub(super) async fn expire_copies(
+        &self,
+        instance: &InstanceName,
+        now: Timestamp,
+    ) -> Result<(), Failure> {
         let failed = |error: &dyn std::error::Error| failure("LongTermExpiryFailed", error);
         let copies = self
             .copies(instance)
             .await
             .map_err(|error| failed(&error))?;
-        let open = self.catalog().open_database_operations().await;
-        let open = open.map_err(|error| failed(&error))?;
-        let is_read = |id: CopyId| {
-            open.iter().any(|operation| match &operation.request {
-                DatabaseRequest::Restore(request) => {
-                    matches!(&request.source, RestoreSource::LongTerm { copy, .. } if *copy == id)
-                }
-                _ => false,
-            })
-        };
+        let read = self.copies_being_restored().await;
+        let read = read.map_err(|error| failed(&error))?;
         let mut gone = Vec::new();
         // What a restore reads stays until that has ended.
         for copy in expired(&copies, now)
             .into_iter()
-            .filter(|copy| !is_read(copy.id))
+            .filter(|copy| !read.contains(&copy.id))
         {
             let state = self.repository().copy_state(instance, copy.id).await;
             let state = state.map_err(|error| failed(&error))?;
@@ -421,10 +438,9 @@ impl Service {
 fn fulls_of(row: &LongTermRow, backups: &[Backup]) -> Vec<Full> {
     let holds = |backup: &&Backup| {
         backup.kind == BackupKind::Full
-            && backup
-                .databases
-                .iter()
-                .any(|database| database.oid.get() == row.oid)
+            && backup.databases.iter().any(|database| {
+                database.oid.get() == row.oid && !OperationId::is_hidden(&database.name)
+            })
             && backup.stopped_at >= row.created_at
     };
     backups

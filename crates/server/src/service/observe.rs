@@ -22,9 +22,12 @@ use crate::{
 
 /// Templates are no databases of anybody's, nor are those that are being filled under a hidden name; a database
 /// whose `DROP` was begun (`datconnlimit` -2) is gone.
-const DATABASES: &str = "SELECT oid, datname::text, datcollate::text, dattablespace = 1663 \
+const DATABASES: &str = "SELECT oid, datname::text, datcollate::text, dattablespace \
     FROM pg_database WHERE NOT datistemplate AND datconnlimit <> -2 \
     AND datname NOT LIKE 'everpoint\\_restoring\\_%' ORDER BY oid";
+
+/// `DEFAULTTABLESPACE_OID` (`src/include/catalog/pg_tablespace.dat`).
+const DEFAULT_TABLESPACE: u32 = 1663;
 
 /// What is known of an instance.
 #[derive(Clone, Debug)]
@@ -144,7 +147,7 @@ fn points(
     let from = database
         .retention
         .window_start(now)
-        .max(database.created_at);
+        .max(database.there.time());
     let to = database.deleted_at.unwrap_or(Timestamp::MAX);
     let mut found: Option<Points> = None;
     for (earliest, latest) in ranges {
@@ -217,8 +220,8 @@ pub(super) async fn databases(
     for row in &rows {
         let text = |place: usize| row.try_get(place).map_err(|error| crate::chain(&error));
         let oid: u32 = row.try_get(0).map_err(|error| crate::chain(&error))?;
-        let is_in_data: bool = row.try_get(3).map_err(|error| crate::chain(&error))?;
-        let created = is_in_data.then(|| made_at(data, oid)).flatten();
+        let tablespace: u32 = row.try_get(3).map_err(|error| crate::chain(&error))?;
+        let created = made_at(data, tablespace, oid);
         seen.push(SeenDatabase {
             oid,
             name: text(1)?,
@@ -231,8 +234,18 @@ pub(super) async fn databases(
 
 /// When a database's directory got its version file: when it was made, or moved to another tablespace. Asked of
 /// the file system, because the server tells (`pg_stat_file`) superusers only.
-fn made_at(data: &Path, oid: u32) -> Option<Timestamp> {
-    let path = data.join("base").join(oid.to_string()).join("PG_VERSION");
+fn made_at(data: &Path, tablespace: u32, oid: u32) -> Option<Timestamp> {
+    let databases = match tablespace {
+        DEFAULT_TABLESPACE => data.join("base"),
+        // In it, each version has a directory of its own; a server that was upgraded may have left its old one.
+        other => {
+            let place = data.join("pg_tblspc").join(other.to_string());
+            let entries = std::fs::read_dir(place).ok()?;
+            let mut of_versions = entries.filter_map(|entry| Some(entry.ok()?.path()));
+            of_versions.find(|path| path.join(oid.to_string()).is_dir())?
+        }
+    };
+    let path = databases.join(oid.to_string()).join("PG_VERSION");
     let modified = std::fs::metadata(path).ok()?.modified().ok()?;
     Timestamp::try_from(modified).ok()
 }
@@ -259,7 +272,7 @@ pub(super) fn schedule(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::Tags;
+    use crate::catalog::{Tags, There};
 
     fn at(hours: i64) -> Timestamp {
         Timestamp::from_second(2_000_000_000 + hours * 3600).unwrap()
@@ -271,6 +284,7 @@ mod tests {
             name: "app".to_owned(),
             collation: "C".to_owned(),
             created_at: at(created),
+            there: There::Since(at(created)),
             retention: RetentionDays::of_living(days).unwrap(),
             deleted_at: deleted.map(at),
             tags: Tags::default(),

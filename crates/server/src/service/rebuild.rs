@@ -11,7 +11,7 @@ use super::{access_document, run};
 use crate::{
     catalog::{
         Catalog, CatalogAddress, CatalogError, Contents, DatabaseRow, InstanceContents,
-        LongTermRow, Tags,
+        LongTermRow, Tags, There,
     },
     config::{Config, SecretError},
     policy::{LongTermPolicy, Period, RetentionDays, WeekOfYear},
@@ -180,6 +180,7 @@ fn database(stored: &DatabasePolicy) -> Result<DatabaseRow, String> {
         name: stored.name.clone(),
         collation: stored.collation.clone(),
         created_at: stored.created_at,
+        there: There::By(stored.created_at),
         retention: retention.map_err(|error| error.to_string())?,
         deleted_at: stored.deleted_at,
         tags: Tags::new(stored.tags.clone()).map_err(|error| error.to_string())?,

@@ -3,8 +3,9 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use everpoint_engine::instance_record::InstanceRecord;
+use everpoint_engine::{database::presence::there_since, instance_record::InstanceRecord};
 use everpoint_instance::{ServerFacts, SqlClient, connect_sql};
+use everpoint_pgformat::Oid;
 use everpoint_repository::InstanceName;
 use jiff::{SignedDuration, Timestamp};
 use tokio::{
@@ -19,7 +20,7 @@ use super::{
     thread, told,
 };
 use crate::{
-    catalog::{DatabaseRow, NewRetention, SeenDatabase, Sharing},
+    catalog::{DatabaseRow, NewRetention, SeenDatabase, Sharing, There},
     policy::RetentionDays,
 };
 
@@ -27,6 +28,8 @@ use crate::{
 const INSTANCES_INTERVAL: Duration = Duration::from_secs(10);
 /// How often it is asked whether what is known of them is still so.
 const RECORDS_INTERVAL: Duration = Duration::from_secs(60);
+/// How often the long-term copies of instances that are gone are looked at.
+const ORPHANS_INTERVAL: Duration = Duration::from_secs(3600);
 /// How often a server is asked for its databases, once the repository was looked at.
 const SERVER_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a server may take to answer.
@@ -35,8 +38,8 @@ const SERVER_PATIENCE: Duration = Duration::from_secs(30);
 const REPOSITORY_INTERVAL: Duration = Duration::from_secs(60);
 /// How far the clock may be ahead of a server's.
 const CLOCK_DIFFERENCE: SignedDuration = SignedDuration::from_hours(1);
-/// How old what was stored last may be when it is met. Either nothing was backed up since, or the clock is wrong.
-const AGE_AT_FIRST: SignedDuration = SignedDuration::from_hours(24);
+/// How long after its drop the log of a database may still come.
+const TOLD_AFTER_DROP: SignedDuration = SignedDuration::from_hours(24);
 /// The least time between two looks at what can be restored.
 const REPOSITORY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -47,6 +50,7 @@ impl Service {
         let mut tasks = Vec::new();
         let mut settings = self.settings.subscribe();
         let mut asked = Instant::now();
+        let mut orphans_looked_at: Option<Instant> = None;
         loop {
             let is_told = settings.has_changed().is_ok_and(|changed| changed);
             if is_told || asked.elapsed() >= RECORDS_INTERVAL {
@@ -79,6 +83,16 @@ impl Service {
                     tracing::error!(error = %crate::chain(&error), "the repository failed");
                 }
             }
+            let is_due = |then: Instant| then.elapsed() >= ORPHANS_INTERVAL;
+            if self.term().is_some() && orphans_looked_at.is_none_or(is_due) {
+                orphans_looked_at = Some(Instant::now());
+                let (service, known) = (self.clone(), known.clone());
+                let begun =
+                    thread::run("orphans".to_owned(), move || service.expire_orphans(known));
+                if let Err(error) = begun {
+                    tracing::error!(%error, "cannot look at long-term copies");
+                }
+            }
             tokio::select! {
                 () = sleep(INSTANCES_INTERVAL) => {}
                 // Somebody reads the configuration again.
@@ -89,6 +103,24 @@ impl Service {
         for ended in tasks {
             // A thread that ended by itself has ended, too.
             let _ = ended.await;
+        }
+    }
+
+    /// Deletes the long-term copies whose time is over of instances that are not there any more.
+    async fn expire_orphans(self: Arc<Self>, known: BTreeSet<InstanceName>) {
+        let failed =
+            |error: &str| tracing::warn!("long-term copies of instances that are gone: {error}");
+        let all = match self.repository.instances_with_copies().await {
+            Ok(all) => all,
+            Err(error) => return failed(&crate::chain(&error)),
+        };
+        for instance in all.iter().filter(|name| !known.contains(*name)) {
+            if !self.clock.is_believed() {
+                return;
+            }
+            if let Err(failure) = self.expire_copies(instance, Timestamp::now()).await {
+                failed(&failure.text);
+            }
         }
     }
 
@@ -276,13 +308,16 @@ impl Service {
             let _turn = self.databases.look(name).await;
             let now = Timestamp::now();
             let seen = observe::databases(&open, &observed.record.data_directory, now).await?;
-            let gone = self
+            let differences = self
                 .catalog
                 .observe_databases(name, &seen, policy, Some((self.id, term)), now)
                 .await
-                .map_err(|error| crate::chain(&error))?
-                .unwrap_or_default();
-            if gone > 0
+                .map_err(|error| crate::chain(&error))?;
+            if differences.is_some_and(|found| found.new > 0) {
+                // The repository tells since when they are there.
+                self.stored(name).notify_one();
+            }
+            if differences.is_some_and(|found| found.gone > 0)
                 && let Err(error) = hurry(&open, &observed).await
             {
                 tracing::warn!(instance = %name, "the log of a drop is not stored at once: {error}");
@@ -333,8 +368,7 @@ impl Service {
                 let ranges = &restorable.window.ranges;
                 let newest = ranges.iter().filter_map(|range| range.latest).max();
                 if let Some(newest) = newest.filter(|_| is_first) {
-                    let whose = format!("what is stored of instance {name}");
-                    self.clock.compare(newest, &whose, AGE_AT_FIRST);
+                    self.clock.meet(newest);
                 }
                 self.change_instance(name, |observed| {
                     let first_look = observed.restorable.as_ref().map(|known| known.first_look);
@@ -344,6 +378,9 @@ impl Service {
                     });
                 });
                 self.wake_scheduler();
+                if let Err(error) = self.learn_since_when(name).await {
+                    tracing::warn!(instance = %name, "since when databases are there is not known yet: {error}");
+                }
                 if changed {
                     self.tell_others(name).await;
                 }
@@ -352,6 +389,35 @@ impl Service {
                 tracing::error!(instance = %name, error = %crate::chain(&error), "the repository failed");
             }
         }
+    }
+
+    /// Finds out since when databases are there that were met not long ago: each of their points can be restored then,
+    /// and no other one.
+    async fn learn_since_when(&self, name: &InstanceName) -> Result<(), String> {
+        if self.term().is_none() {
+            return Ok(());
+        }
+        let known = self.catalog.databases(name).await;
+        let mut rows = known.map_err(|error| crate::chain(&error))?;
+        rows.retain(|row| matches!(row.there, There::By(_)));
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let oids: Vec<Oid> = rows.iter().map(|row| Oid::new(row.oid)).collect();
+        let found = there_since(&self.repository, name, &oids).await;
+        let found = found.map_err(|error| crate::chain(&error))?;
+        let now = Timestamp::now();
+        for row in &rows {
+            let since = found.get(&Oid::new(row.oid)).copied();
+            // Of what is gone for so long, no more will be stored.
+            let is_over = |gone: &Timestamp| now.duration_since(*gone) > TOLD_AFTER_DROP;
+            let given_up = || row.deleted_at.filter(is_over).map(|_| row.there.time());
+            if let Some(since) = since.or_else(given_up) {
+                let written = self.catalog.set_there(name, row, since).await;
+                written.map_err(|error| crate::chain(&error))?;
+            }
+        }
+        Ok(())
     }
 
     /// Tells servers that only look on to look again.

@@ -72,7 +72,6 @@ fn path(route: &Route, subscription: &str, tenant: &str) -> String {
         ("{policy}", "default"),
         ("{location}", "local"),
         ("{details}", "Default"),
-        ("{recoverable}", "app"),
         ("{operation}", id),
         ("{location}", "local"),
         ("{source}", "one"),

@@ -6,6 +6,7 @@ mod described;
 mod identity;
 mod live;
 mod long_term;
+mod presence;
 mod rebuilt;
 mod resisting;
 mod restarts;

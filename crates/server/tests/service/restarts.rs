@@ -80,6 +80,11 @@ impl Held {
             .await
     }
 
+    async fn app(&self) -> Result<u32> {
+        let sql = "SELECT oid FROM pg_database WHERE datname = 'app'";
+        Ok(self.cluster.value("postgres", sql).await?.parse()?)
+    }
+
     /// Databases that are being filled, or were and should not be there any more.
     async fn hidden(&self) -> Result<String> {
         let sql = "SELECT count(*) FROM pg_database WHERE datname LIKE 'everpoint\\_restoring%'";
@@ -225,7 +230,7 @@ async fn a_restore_whose_service_was_killed_is_undone_and_begun_anew() -> Result
     held.hold().await?;
     let file = held.place.path().join("state/catalog.db");
     let catalog = Catalog::open(&CatalogAddress::File(file)).await?;
-    let id = queue(&catalog, &point).await?;
+    let id = queue(&catalog, held.app().await?, &point).await?;
     let mut child = serve(&held.place, &held.place.text("state", "", &held.config()))?;
     until_seeding(&catalog, id).await?;
     child.kill().await?;
@@ -262,7 +267,7 @@ async fn a_restore_whose_server_was_killed_is_begun_anew_by_another_server() -> 
     first.stop().await;
     held.hold().await?;
     let catalog = Catalog::open(&CatalogAddress::postgres(&address)?).await?;
-    let id = queue(&catalog, &point).await?;
+    let id = queue(&catalog, held.app().await?, &point).await?;
     let text = held.place.text("first", &shared, &held.config());
     let mut child = serve(&held.place, &text)?;
     until_seeding(&catalog, id).await?;
@@ -317,7 +322,7 @@ async fn a_restore_whose_server_was_killed_when_it_was_online_is_told_as_succeed
     first.stop().await;
     held.hold().await?;
     let catalog = Catalog::open(&CatalogAddress::postgres(&address)?).await?;
-    let id = queue(&catalog, &point).await?;
+    let id = queue(&catalog, held.app().await?, &point).await?;
     let text = held.place.text("first", &shared, &held.config());
     let mut child = serve(&held.place, &text)?;
     until_seeding(&catalog, id).await?;
@@ -410,7 +415,7 @@ async fn until_seeding(catalog: &Catalog, id: uuid::Uuid) -> Result<()> {
 }
 
 /// Puts a restore into the queue of a service that does not run.
-async fn queue(catalog: &Catalog, point: &str) -> Result<uuid::Uuid> {
+async fn queue(catalog: &Catalog, oid: u32, point: &str) -> Result<uuid::Uuid> {
     let operation = DatabaseOperation {
         row: OperationRow {
             id: uuid::Uuid::new_v4(),
@@ -430,6 +435,7 @@ async fn queue(catalog: &Catalog, point: &str) -> Result<uuid::Uuid> {
         request: DatabaseRequest::Restore(RestoreRequest {
             instance: "one".parse()?,
             source: RestoreSource::Living {
+                oid,
                 name: "app".to_owned(),
             },
             point: Some(point.parse()?),

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, net::TcpListener};
 use anyhow::{Context, Result};
 use everpoint_pgformat::wal::segment::SegmentSize;
 
-use super::{Cluster, Listen, SUPERUSER, clock::Clock};
+use super::{Cluster, Listen, SUPERUSER, clock::Clock, template};
 use crate::{Scratch, Server};
 
 /// A new cluster's properties. Unless told otherwise: data checksums, 16 MiB of WAL a segment, no `fsync`,
@@ -111,7 +111,7 @@ impl ClusterBuilder {
             },
             scratch,
         };
-        self.initialise(&cluster).await?;
+        template::initialise(&cluster.server, &self.initdb_arguments(), &cluster.data).await?;
         cluster.configure(&self.postgresql_conf())?;
         cluster.start().await?;
         for name in &self.tablespaces {
@@ -127,10 +127,9 @@ impl ClusterBuilder {
         Ok(cluster)
     }
 
-    async fn initialise(&self, cluster: &Cluster) -> Result<()> {
+    fn initdb_arguments(&self) -> Vec<String> {
         let segment_mib = self.segment_size.bytes() >> 20;
         let mut arguments = vec![
-            format!("--pgdata={}", cluster.data.display()),
             format!("--username={SUPERUSER}"),
             format!("--wal-segsize={segment_mib}"),
             "--auth=trust".to_owned(),
@@ -146,8 +145,7 @@ impl ClusterBuilder {
             arguments.push("--no-data-checksums".to_owned());
         }
         arguments.extend(self.initdb.iter().cloned());
-        cluster.server.run("initdb", arguments).await?;
-        Ok(())
+        arguments
     }
 
     fn postgresql_conf(&self) -> String {

@@ -10,6 +10,7 @@ mod clock;
 mod process;
 mod sql;
 mod standby;
+mod template;
 
 use std::{
     fs,

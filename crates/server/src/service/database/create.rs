@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use everpoint_engine::transplant::name::OperationId;
 use everpoint_instance::grant::{quote_identifier, quote_literal};
+use everpoint_pgformat::Oid;
 
 use super::work::Teller;
 use crate::{
@@ -29,8 +31,21 @@ impl Service {
         teller: &Teller,
     ) -> Result<(), Failure> {
         let observed = self.instance_of(operation)?;
+        // By its number it is known again, should this end before it is written down that it was made.
+        let oid = OperationId::from(operation.row.id).hidden_number();
+        let set = self.catalog.set_made(operation, oid).await;
+        let is_wanted = set.map_err(|error| Failure {
+            code: "CreateFailed",
+            text: crate::chain(&error),
+        })?;
+        if !is_wanted {
+            return Err(Failure {
+                code: "OperationCancelled",
+                text: "it was begun anew elsewhere".to_owned(),
+            });
+        }
         let session = self.admin_session(&observed, &operation.name).await?;
-        let sql = statement(&operation.name, collation);
+        let sql = statement(&operation.name, oid, collation);
         teller.progress.phase("creating", 0);
         let mut attempts = 1;
         loop {
@@ -45,7 +60,11 @@ impl Service {
                     tokio::time::sleep(PAUSE).await;
                 }
                 // An attempt that the service's end interrupted came so far.
-                Some(DUPLICATE_DATABASE) if operation.attempts > 1 => break,
+                _ if operation.attempts > 1
+                    && self.is_registered(&observed, operation, oid).await? =>
+                {
+                    break;
+                }
                 code => return Err(failure(&operation.name, collation, code, &error)),
             }
         }
@@ -56,14 +75,14 @@ impl Service {
 }
 
 /// Another collation than the template's needs the template that holds nothing.
-fn statement(name: &str, collation: Option<&str>) -> String {
-    let name = quote_identifier(name);
+fn statement(name: &str, oid: Oid, collation: Option<&str>) -> String {
+    let (name, oid) = (quote_identifier(name), oid.get());
     match collation {
-        None => format!("CREATE DATABASE {name}"),
+        None => format!("CREATE DATABASE {name} OID {oid}"),
         Some(collation) => {
             let collation = quote_literal(collation);
             format!(
-                "CREATE DATABASE {name} TEMPLATE template0 LC_COLLATE {collation} LC_CTYPE {collation}"
+                "CREATE DATABASE {name} OID {oid} TEMPLATE template0 LC_COLLATE {collation} LC_CTYPE {collation}"
             )
         }
     }
@@ -102,10 +121,14 @@ mod tests {
 
     #[test]
     fn names_and_collations_are_quoted() {
-        assert_eq!(statement("a\"b", None), "CREATE DATABASE \"a\"\"b\"");
+        let oid = Oid::new(7);
         assert_eq!(
-            statement("x", Some("C' ; DROP")),
-            "CREATE DATABASE \"x\" TEMPLATE template0 LC_COLLATE 'C'' ; DROP' LC_CTYPE 'C'' ; DROP'"
+            statement("a\"b", oid, None),
+            "CREATE DATABASE \"a\"\"b\" OID 7"
+        );
+        assert_eq!(
+            statement("x", oid, Some("C' ; DROP")),
+            "CREATE DATABASE \"x\" OID 7 TEMPLATE template0 LC_COLLATE 'C'' ; DROP' LC_CTYPE 'C'' ; DROP'"
         );
     }
 }

@@ -1,11 +1,12 @@
 //! Deleting a database, so that it can be had back to its last transaction.
 
 use everpoint_instance::grant::quote_identifier;
+use everpoint_pgformat::Oid;
 
 use super::{stored::position, work::Teller};
 use crate::{
     audit::Outcome,
-    catalog::{DatabaseOperation, DatabaseRequest},
+    catalog::{DatabaseOperation, DatabaseRequest, OperationId},
     service::{Service, operations::Failure},
 };
 
@@ -27,6 +28,17 @@ impl Service {
         let session = self.admin_session(&observed, name).await?;
         let failed = |error: tokio_postgres::Error| failure(name, &crate::chain(&error));
         let asked = match &operation.request {
+            DatabaseRequest::Delete {
+                instead_of: Some(id),
+                ..
+            } => match self.made_by(*id).await? {
+                Some(made) => Some(made.get()),
+                // Whatever has the name is somebody else's.
+                None => {
+                    teller.say("it was not made");
+                    return Ok(());
+                }
+            },
             DatabaseRequest::Delete { oid, .. } => *oid,
             _ => None,
         };
@@ -95,6 +107,18 @@ impl Service {
         }
         self.look_at_repository(&observed.name).await;
         Ok(())
+    }
+}
+
+impl Service {
+    /// The database that an operation made, or was about to give its name.
+    async fn made_by(&self, id: OperationId) -> Result<Option<Oid>, Failure> {
+        let found = self.catalog.database_operation(id).await;
+        let found = found.map_err(|error| Failure {
+            code: "DeleteFailed",
+            text: crate::chain(&error),
+        })?;
+        Ok(found.and_then(|found| found.made))
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
     audit::Outcome,
     catalog::{
         CatalogError, DatabaseOperation, DatabaseRequest, OperationId, OperationKind, OperationRow,
-        OperationState, Tags,
+        OperationState, RestoreSource, Tags,
     },
     service::{Service, thread, told},
 };
@@ -42,6 +42,17 @@ impl DatabaseRequest {
             Self::Delete { .. } => OperationKind::Delete,
         }
     }
+}
+
+/// Whether an operation can be ended while it runs. What the server does in one statement, and what deletes, cannot.
+fn is_interruptible(kind: OperationKind) -> bool {
+    !matches!(
+        kind,
+        OperationKind::Create
+            | OperationKind::Delete
+            | OperationKind::Expiry
+            | OperationKind::LongTermExpiry
+    )
 }
 
 fn failed(error: &CatalogError) -> ApiError {
@@ -135,8 +146,8 @@ impl Service {
                 .await
                 .map_err(|error| failed(&error))?;
         if !queued {
-            if matches!(row.kind, OperationKind::Create | OperationKind::Delete) {
-                let text = "is a statement that the server carries out, and cannot be cancelled";
+            if !is_interruptible(row.kind) {
+                let text = "goes on to its end, and cannot be cancelled";
                 return Err(refuse(format!("operation {} {text}", row.id)));
             }
             self.cancel(row.id).await?;
@@ -158,9 +169,7 @@ impl Service {
     pub fn may_cancel(&self, row: &OperationRow) -> bool {
         match row.state {
             OperationState::Pending => true,
-            OperationState::InProgress => {
-                !matches!(row.kind, OperationKind::Create | OperationKind::Delete)
-            }
+            OperationState::InProgress => is_interruptible(row.kind),
             _ => false,
         }
     }
@@ -258,7 +267,10 @@ impl Service {
                 .is_some_and(|observed| observed.restorable.is_some())
         };
         let source = match &operation.request {
-            DatabaseRequest::Restore(request) => known(&request.instance),
+            // A long-term copy outlives its instance.
+            DatabaseRequest::Restore(request) => {
+                matches!(request.source, RestoreSource::LongTerm { .. }) || known(&request.instance)
+            }
             _ => true,
         };
         source

@@ -44,7 +44,7 @@ impl Service {
             && self.is_registered(&target, operation, made).await?
         {
             teller.say("an earlier attempt had restored it; it is online");
-            self.note_made(&target, operation).await;
+            self.look_at_server(&target.name).await;
             return Ok(None);
         }
         // A long-term copy outlives the instance it was made of.
@@ -142,26 +142,12 @@ impl Service {
         };
         kept.enter(State::Online, Timestamp::now());
         self.keep_details(id, &kept).await;
-        self.note_made(&target, operation).await;
+        self.look_at_server(&target.name).await;
         Ok(Some((landed, watch)))
     }
 
-    /// Notes a database that has just got its name.
-    async fn note_made(&self, target: &Observed, operation: &DatabaseOperation) {
-        self.look_at_server(&target.name).await;
-        // Before now it was there under a hidden name, under which nobody asks for it.
-        let now = Timestamp::now();
-        let noted = self
-            .catalog
-            .set_created(&target.name, &operation.name, now)
-            .await;
-        if let Err(error) = noted {
-            tracing::warn!(error = %crate::chain(&error), "the catalog failed");
-        }
-    }
-
     /// Whether the database that an earlier attempt was about to register has its name.
-    async fn is_registered(
+    pub(super) async fn is_registered(
         &self,
         target: &Observed,
         operation: &DatabaseOperation,
@@ -191,8 +177,9 @@ impl Service {
     ) -> Result<Option<(Wanted, Option<Target>)>, Failure> {
         let point = request.point.map(Target::Time);
         let oid = match &request.source {
-            RestoreSource::Living { name } => {
-                return Ok(Some((Wanted::Named(name.clone()), point)));
+            RestoreSource::Living { oid, name } => {
+                let (oid, name) = (Oid::new(*oid), name.clone());
+                return Ok(Some((Wanted::Database { oid, name }, point)));
             }
             RestoreSource::LongTerm { name, .. } => {
                 return Ok(Some((Wanted::Named(name.clone()), None)));

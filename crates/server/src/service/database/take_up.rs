@@ -116,10 +116,6 @@ impl Service {
         if let Ok(instance) = operation.row.instance.parse() {
             self.wait_until_known(&instance).await;
             self.look_at_server(&instance).await;
-            let now = jiff::Timestamp::now();
-            if let Err(error) = self.catalog.set_created(&instance, name, now).await {
-                tracing::warn!(error = %crate::chain(&error), "the catalog failed");
-            }
             if let Some(text) = self.keep_tags(&operation).await {
                 self.note(id, event(text.to_owned())).await;
             }
