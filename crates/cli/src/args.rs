@@ -347,9 +347,10 @@ pub struct Verify {
 pub struct Expire {
     /// The instance
     pub name: InstanceName,
-    /// Keep every point of the last N days restorable
+    /// Keep every point of the last N days restorable [default: what the policies of the service want that serves
+    /// the instance]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=3650))]
-    pub retention_days: u16,
+    pub retention_days: Option<u16>,
     /// Say what would be deleted, and delete nothing
     #[arg(long)]
     pub dry_run: bool,

@@ -19,6 +19,8 @@ pub struct Window {
     pub backups: usize,
     /// Backups whose manifests are damaged.
     pub damaged: Vec<everpoint_repository::BackupId>,
+    /// Log backups at the end of what is stored that are damaged. Others are read by `verify` and restores alone.
+    pub damaged_log: Vec<String>,
     /// Stretches in which every point can be restored, oldest first. More than one where log is missing.
     pub ranges: Vec<Range>,
     /// Gaps that were recorded when they arose.
@@ -52,38 +54,29 @@ pub async fn window(
 ) -> Result<Window, RepositoryError> {
     let found = repository.readable_backups(instance).await?;
     let backups = found.backups;
-    let index = repository.log_index(instance).await?;
+    let mut index = repository.log_index(instance).await?;
     let gaps = repository.gaps(instance).await?;
     let timeline = index
         .timelines()
         .last()
         .copied()
         .unwrap_or(TimelineId::FIRST);
-    let mut ranges: Vec<Range> = Vec::new();
-    for backup in usable(&backups, &index, timeline) {
-        let latest_lsn = index.complete_until(timeline, backup.start_lsn);
-        if ranges
-            .last()
-            .is_some_and(|range| range.latest_lsn >= latest_lsn)
-        {
-            continue;
-        }
-        let latest =
-            complete_at(repository, instance, &index, timeline, backup, latest_lsn).await?;
-        let range = Range {
-            timeline,
-            earliest: backup.stopped_at,
-            earliest_lsn: backup.stop_lsn,
-            latest: latest.or((latest_lsn == backup.stop_lsn).then_some(backup.stopped_at)),
-            latest_lsn,
-        };
-        ranges.push(range);
-    }
     let stored_until = index
         .stretches()
         .filter(|stretch| stretch.timeline == timeline)
         .map(|stretch| stretch.end)
         .max();
+    let mut damaged_log = Vec::new();
+    let ranges = loop {
+        match ranges(repository, instance, &backups, &index, timeline).await? {
+            Ok(ranges) => break ranges,
+            // What lies behind it cannot be reached, unless other objects hold the same log.
+            Err(damaged) => {
+                index.leave_out(&damaged);
+                damaged_log.push(damaged.path);
+            }
+        }
+    };
     let backup_needed = match (ranges.last(), stored_until) {
         (Some(range), Some(until)) => until > range.latest_lsn,
         (None, _) => true,
@@ -92,12 +85,61 @@ pub async fn window(
     let instance = instance.clone();
     Ok(Window {
         damaged: found.unreadable.into_iter().map(|(id, _)| id).collect(),
+        damaged_log,
         instance,
         backups: backups.len(),
         ranges,
         gaps,
         backup_needed,
     })
+}
+
+/// The stretches in which every point can be restored; or the log backup at the end of one that is damaged.
+async fn ranges(
+    repository: &Repository,
+    instance: &InstanceName,
+    backups: &[Backup],
+    index: &LogIndex,
+    timeline: TimelineId,
+) -> Result<Result<Vec<Range>, LogStretch>, RepositoryError> {
+    let mut ranges: Vec<Range> = Vec::new();
+    for backup in usable(backups, index, timeline) {
+        let latest_lsn = index.complete_until(timeline, backup.start_lsn);
+        if ranges
+            .last()
+            .is_some_and(|range| range.latest_lsn >= latest_lsn)
+        {
+            continue;
+        }
+        let latest = match last_stretch(index, timeline, backup, latest_lsn) {
+            None => None,
+            Some(last) => match complete_at_end_of(repository, instance, &last).await {
+                Ok(latest) => latest,
+                Err(RepositoryError::Object(error)) if error.is_damage() => return Ok(Err(last)),
+                Err(error) => return Err(error),
+            },
+        };
+        ranges.push(Range {
+            timeline,
+            earliest: backup.stopped_at,
+            earliest_lsn: backup.stop_lsn,
+            latest,
+            latest_lsn,
+        });
+    }
+    Ok(Ok(ranges))
+}
+
+/// The log backup that ends at `until`.
+fn last_stretch(
+    index: &LogIndex,
+    timeline: TimelineId,
+    backup: &Backup,
+    until: Lsn,
+) -> Option<LogStretch> {
+    let pieces = index.pieces(timeline, backup.start_lsn, until).ok()?;
+    let last = pieces.into_iter().next_back()?;
+    (last.stretch.end == until).then_some(last.stretch)
 }
 
 /// The backups in a timeline's history that log makes consistent, by position.
@@ -136,13 +178,10 @@ pub async fn complete_at(
     backup: &Backup,
     until: Lsn,
 ) -> Result<Option<Timestamp>, RepositoryError> {
-    let pieces = index
-        .pieces(timeline, backup.start_lsn, until)
-        .unwrap_or_default();
-    let Some(last) = pieces.last().filter(|last| last.stretch.end == until) else {
-        return Ok(None);
-    };
-    complete_at_end_of(repository, instance, &last.stretch).await
+    match last_stretch(index, timeline, backup, until) {
+        None => Ok(None),
+        Some(last) => complete_at_end_of(repository, instance, &last).await,
+    }
 }
 
 /// The same of the log that a timeline has up to `end`, wherever it begins.

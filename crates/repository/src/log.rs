@@ -151,6 +151,13 @@ impl LogIndex {
         index
     }
 
+    /// Leaves a log backup out, as one that cannot be read.
+    pub fn leave_out(&mut self, stretch: &LogStretch) {
+        if let Some(stretches) = self.stretches.get_mut(&stretch.timeline) {
+            stretches.retain(|other| other.path != stretch.path);
+        }
+    }
+
     /// All log backups, by timeline and position.
     pub fn stretches(&self) -> impl Iterator<Item = &LogStretch> {
         self.stretches.values().flatten()

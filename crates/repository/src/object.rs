@@ -95,6 +95,16 @@ pub enum ObjectError {
     },
 }
 
+impl ObjectError {
+    /// Whether the object itself is at fault, and not the store or this program's age.
+    pub fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Self::Damaged { .. } | Self::Frame { .. } | Self::UnknownDataKey { .. }
+        )
+    }
+}
+
 /// The identity of a sealed object, from which its header and key follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ObjectIdentity {

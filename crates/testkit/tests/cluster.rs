@@ -23,6 +23,16 @@ on_every_version! {
         Ok(())
     }
 
+    async fn two_clusters_of_one_template_are_two(server: Server) -> Result<()> {
+        let identifier = "SELECT system_identifier FROM pg_control_system()";
+        let (one, two) = tokio::try_join!(
+            Cluster::builder(server.major()).start(),
+            Cluster::builder(server.major()).start(),
+        )?;
+        assert_ne!(one.value("postgres", identifier).await?, two.value("postgres", identifier).await?);
+        Ok(())
+    }
+
     async fn cluster_without_checksums_has_none(server: Server) -> Result<()> {
         let cluster = Cluster::builder(server.major()).without_data_checksums().start().await?;
         assert_eq!(cluster.value("postgres", "SHOW data_checksums").await?, "off");

@@ -195,6 +195,19 @@ impl Client {
         Begun::of(self, response).await
     }
 
+    /// Asks what a change would do, which `path` says in its query.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn try_put<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> Result<T, ClientError> {
+        let response = self.send(Method::PUT, self.url(path)?, Some(body)).await?;
+        decode(&read(response).await?)
+    }
+
     /// Has something done.
     ///
     /// # Errors

@@ -96,7 +96,8 @@ fn whose(text: &str) -> Result<Whose, String> {
     })
 }
 
-fn keep(text: &str) -> Result<Period, String> {
+/// A time that something is kept, as people write it or as ISO 8601 has it.
+pub fn keep(text: &str) -> Result<Period, String> {
     let upper = text.to_ascii_uppercase();
     let iso = match upper.starts_with('P') {
         true => upper,

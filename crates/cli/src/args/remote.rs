@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use everpoint_repository::InstanceName;
+use everpoint_server::policy::Period;
 
-use super::database::DatabaseName;
+use super::{database::DatabaseName, long_term::keep};
 
 /// Where the service is.
 #[derive(Debug, Args)]
@@ -62,6 +63,17 @@ pub enum RetentionCommand {
     Show(Database),
     /// Keep every point of the last days restorable
     Set(RetentionSet),
+    /// Which full backups are kept for long, as copies
+    #[command(subcommand)]
+    LongTerm(LongTermPolicyCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum LongTermPolicyCommand {
+    /// Show how long a database's copies are kept
+    Show(Database),
+    /// Keep copies of full backups from now on; what is left out is not copied any more. Copies that there are stay
+    Set(LongTermSet),
 }
 
 #[derive(Debug, Args)]
@@ -96,4 +108,38 @@ pub struct RetentionSet {
     /// Say what would be lost, and change nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct LongTermSet {
+    /// The database, as INSTANCE/DATABASE
+    #[arg(value_name = "NAME/DB")]
+    pub name: DatabaseName,
+    #[command(flatten)]
+    pub periods: Periods,
+    /// The week whose first full backup is the year's, 1 to 52
+    #[arg(
+        long,
+        value_name = "N",
+        requires = "yearly",
+        value_parser = clap::value_parser!(u8).range(1..=52)
+    )]
+    pub week_of_year: Option<u8>,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub struct Periods {
+    /// Keep the first full backup of each week so long: 12w, 6m, 1y, or as ISO 8601 has it
+    #[arg(long, value_name = "TIME", value_parser = keep)]
+    pub weekly: Option<Period>,
+    /// Keep the first of each month so long
+    #[arg(long, value_name = "TIME", value_parser = keep)]
+    pub monthly: Option<Period>,
+    /// Keep one of each year so long
+    #[arg(long, value_name = "TIME", value_parser = keep, requires = "week_of_year")]
+    pub yearly: Option<Period>,
+    /// Make no more copies
+    #[arg(long, conflicts_with_all = ["weekly", "monthly", "yearly"])]
+    pub none: bool,
 }

@@ -3,7 +3,7 @@
 use everpoint_engine::{expire, long_term as engine_long_term};
 use everpoint_instance::{InstanceLock, LockKind, connect_sql};
 use everpoint_repository::{
-    Repository, long_term::LongTermCopy, policy_document::DatabasePolicy, retention,
+    InstanceName, Repository, long_term::LongTermCopy, policy_document::DatabasePolicy, retention,
 };
 use everpoint_server::policy::{RetentionDays, instance_retention};
 use jiff::{SignedDuration, Timestamp};
@@ -47,11 +47,7 @@ impl ShownCopy {
 pub async fn run(repository: &Repository, global: &Global, args: &Expire) -> anyhow::Result<Exit> {
     let (_, connection) = known(repository, &args.name).await?;
     let now = Timestamp::now();
-    let window = SignedDuration::from_hours(i64::from(args.retention_days) * 24);
-    let window_start = now.checked_sub(window)?;
-    if !args.against_policies {
-        check_policies(repository, args, now).await?;
-    }
+    let mut days = retention_days(repository, args, now).await?;
     // Held until the end, so that no backup begins on what is being deleted.
     let lock = match args.without_server || args.dry_run {
         true => None,
@@ -70,10 +66,12 @@ pub async fn run(repository: &Repository, global: &Global, args: &Expire) -> any
         true => None,
         false => long_term::lock(repository, &args.name, args.without_server).await?,
     };
-    if !args.against_policies && !args.dry_run {
+    if !args.dry_run {
         // One may have been made longer while the locks were waited for.
-        check_policies(repository, args, now).await?;
+        days = retention_days(repository, args, now).await?;
     }
+    let window = SignedDuration::from_hours(i64::from(days) * 24);
+    let window_start = now.checked_sub(window)?;
     let copies = repository.copies(&args.name).await?;
     let copies = everpoint_repository::long_term::expired(&copies.copies, now);
     let backups = repository.backups(&args.name).await?;
@@ -104,37 +102,58 @@ pub async fn run(repository: &Repository, global: &Global, args: &Expire) -> any
     Ok(Exit::Success)
 }
 
-/// A service keeps an instance's backups for its databases' policies, which nobody means to shorten in passing.
-async fn check_policies(
+/// How many days are kept. A service keeps an instance's backups for its databases' policies, which nobody means to
+/// shorten in passing.
+async fn retention_days(
     repository: &Repository,
     args: &Expire,
     now: Timestamp,
-) -> anyhow::Result<()> {
-    let Some((_, policies)) = repository.policies(&args.name).await? else {
-        return Ok(());
+) -> anyhow::Result<u16> {
+    let wanted = longest_policy(repository, &args.name, now).await?;
+    match (args.retention_days, wanted) {
+        (Some(asked), Some((days, name)))
+            if u16::from(days.get()) > asked && !args.against_policies =>
+        {
+            let text = format!(
+                "the policy of database `{name}` keeps {days} days, and a service that has it expires by itself. Give --retention-days {days}, or --against-policies to delete what policies want"
+            );
+            Err(Refusal(text).into())
+        }
+        (Some(asked), _) => Ok(asked),
+        (None, Some((days, _))) => Ok(days.get().into()),
+        (None, None) => {
+            let text = format!(
+                "how long are backups of `{}` kept? No service's policies are stored that want any. Give --retention-days N",
+                args.name
+            );
+            Err(Refusal(text).into())
+        }
+    }
+}
+
+/// The longest retention that the policies want which are stored, and whose it is.
+async fn longest_policy(
+    repository: &Repository,
+    instance: &InstanceName,
+    now: Timestamp,
+) -> anyhow::Result<Option<(RetentionDays, String)>> {
+    let Some((_, policies)) = repository.policies(instance).await? else {
+        return Ok(None);
     };
     let days = |policy: &DatabasePolicy| {
         RetentionDays::of_deleted(policy.short_term_days.into(), RetentionDays::LONGEST)
     };
-    let mut wanted: Option<(RetentionDays, &str)> = None;
+    let mut wanted: Option<(RetentionDays, String)> = None;
     for policy in &policies.databases {
         let days = days(policy)?;
         let wants = match policy.deleted_at {
             None => instance_retention([days], [], now),
             Some(deleted_at) => instance_retention([], [(days, deleted_at)], now),
         };
-        let longer = wants.filter(|wants| wanted.is_none_or(|(most, _)| *wants > most));
-        wanted = longer.map(|days| (days, policy.name.as_str())).or(wanted);
+        let longer = wants.filter(|wants| wanted.as_ref().is_none_or(|(most, _)| wants > most));
+        wanted = longer.map(|days| (days, policy.name.clone())).or(wanted);
     }
-    match wanted {
-        Some((days, name)) if u16::from(days.get()) > args.retention_days => {
-            let text = format!(
-                "the policy of database `{name}` keeps {days} days, and a service that has it expires by itself. Give --retention-days {days}, or --against-policies to delete what policies want"
-            );
-            Err(Refusal(text).into())
-        }
-        _ => Ok(()),
-    }
+    Ok(wanted)
 }
 
 fn text(shown: &Shown, window_start: Timestamp) -> String {

@@ -39,6 +39,11 @@ fn text(window: &Window) -> String {
             "  DAMAGED     backup {id}; everpoint verify says what is wrong\n"
         ));
     }
+    for path in &window.damaged_log {
+        text.push_str(&format!(
+            "  DAMAGED     log backup {path}; what it held cannot be restored\n"
+        ));
+    }
     for gap in &window.gaps {
         text.push_str(&format!(
             "  GAP         {} to {} on timeline {}, noticed {}\n              {}\n",

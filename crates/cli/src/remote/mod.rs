@@ -2,6 +2,7 @@
 
 mod databases;
 mod login;
+mod long_term;
 mod operations;
 mod restore;
 mod retention;
@@ -28,6 +29,7 @@ pub async fn run(server: &Url, global: &Global, command: Command) -> anyhow::Res
         Command::Deleted(args) => databases::deleted(&session, global, &args.name).await,
         Command::Operation(command) => operations::run(&session, global, command).await,
         Command::Retention(command) => retention::run(&session, global, command).await,
+        Command::LongTerm(command) => long_term::run(&session, global, command).await,
         Command::Restore(RestoreCommand::Database(args)) => {
             restore::database(&session, &args).await
         }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::{
     databases::{database_path, dropped, instance_path, time},
     login::Session,
+    long_term,
     operations::wait,
 };
 use crate::{
@@ -20,6 +21,14 @@ pub async fn database(session: &Session, args: &RestoreDatabase) -> anyhow::Resu
     };
     let mut properties = json!({"createMode": "PointInTimeRestore"});
     let home = match (&args.source, &args.deleted) {
+        _ if let Some(id) = args.long_term => {
+            let copy = long_term::find(session, id).await?;
+            properties = json!({
+                "createMode": "RestoreLongTermRetentionBackup",
+                "longTermRetentionBackupResourceId": copy.id,
+            });
+            &copy.properties.managed_instance_name.parse()?
+        }
         (Some(source), _) => {
             properties["sourceDatabaseId"] = database_path(session, source).into();
             properties["restorePointInTime"] = point(args)?;
@@ -34,9 +43,10 @@ pub async fn database(session: &Session, args: &RestoreDatabase) -> anyhow::Resu
             &deleted.name.instance
         }
         (None, None) => {
-            return Err(
-                Refusal("which database? Give INSTANCE/DATABASE, or --deleted".to_owned()).into(),
-            );
+            return Err(Refusal(
+                "which database? Give INSTANCE/DATABASE, --deleted or --long-term".to_owned(),
+            )
+            .into());
         }
     };
     let name = DatabaseName {

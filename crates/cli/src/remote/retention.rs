@@ -1,15 +1,9 @@
 //! Short-term retention of living databases.
 
-use everpoint_api::{
-    Resource,
-    database::DatabaseProperties,
-    retention::{NAME, ShortTermProperties, ShortTermUpdate},
-};
-use jiff::{SignedDuration, Timestamp};
-
 use super::{
     databases::{database_path, time},
     login::Session,
+    long_term,
     operations::wait,
 };
 use crate::{
@@ -20,6 +14,10 @@ use crate::{
     },
     exit::Exit,
     output,
+};
+use everpoint_api::{
+    Resource,
+    retention::{NAME, ShortTermChangeProperties, ShortTermProperties, ShortTermUpdate},
 };
 
 pub async fn run(
@@ -35,6 +33,7 @@ pub async fn run(
             })?;
         }
         RetentionCommand::Set(args) => set(session, &args).await?,
+        RetentionCommand::LongTerm(command) => long_term::policy(session, global, command).await?,
     }
     Ok(Exit::Success)
 }
@@ -51,33 +50,35 @@ async fn get(session: &Session, name: &DatabaseName) -> anyhow::Result<ShortTerm
 
 /// Says what is lost before it is.
 async fn set(session: &Session, args: &RetentionSet) -> anyhow::Result<()> {
-    let days = i64::from(args.days);
-    let database: Resource<DatabaseProperties> = session
+    let wish = ShortTermUpdate {
+        properties: ShortTermProperties {
+            retention_days: args.days.into(),
+        },
+    };
+    let path = path(session, &args.name);
+    let would: Resource<ShortTermChangeProperties> = session
         .client
-        .get(&database_path(session, &args.name))
+        .try_put(&format!("{path}?dryRun=true"), &wish)
         .await?;
-    let kept_from = Timestamp::now() - SignedDuration::from_hours(24 * days);
-    match database.properties.earliest_restore_point {
-        Some(earliest) if earliest.get() < kept_from => {
-            let until = output::time(kept_from);
-            eprintln!(
-                "points from {} to {until} cannot be restored any more",
-                time(Some(earliest))
-            );
-        }
-        _ => eprintln!("no point is lost"),
+    let would = would.properties;
+    match would.lost_from {
+        Some(from) => eprintln!(
+            "points from {} to {} cannot be restored any more",
+            time(Some(from)),
+            time(would.lost_to)
+        ),
+        None => eprintln!("no point is lost"),
+    }
+    for backup in &would.forgotten_backups {
+        eprintln!("backup {backup} is deleted with the next expiry");
+    }
+    if would.forgotten_log_backups > 0 {
+        let count = would.forgotten_log_backups;
+        eprintln!("{count} log backups are deleted with the next expiry");
     }
     if args.dry_run {
         return Ok(());
     }
-    let wish = ShortTermUpdate {
-        properties: ShortTermProperties {
-            retention_days: days,
-        },
-    };
-    let begun = session
-        .client
-        .put(&path(session, &args.name), &wish)
-        .await?;
+    let begun = session.client.put(&path, &wish).await?;
     wait(session, begun).await
 }

@@ -266,6 +266,7 @@ on_15_and_18! {
             tags: Default::default(),
             long_term: None,
         };
+        everpoint.run(["expire", "main", "--dry-run"])?.expect(3).says("Give --retention-days N");
         let databases = vec![
             policy("small", 3, None),
             policy("shop", 14, None),
@@ -274,11 +275,13 @@ on_15_and_18! {
         let policies = PolicyDocument { written_at: now, databases };
         everpoint.open().await?.write_policies(&"main".parse()?, &policies).await?;
         let before = everpoint.contents()?;
+        let by_policies = everpoint.json(["expire", "main", "--dry-run"])?;
         let refused = everpoint.run(EXPIRE)?.expect(3);
         refused.says("`shop` keeps 14 days").says("--against-policies");
         assert_eq!(everpoint.contents()?, before);
         let kept = everpoint.json(["expire", "main", "--retention-days", "14", "--dry-run"])?;
         assert_eq!(kept["kept_backups"], json!(aged.ids(&[0, 1, 2, 3, 4])));
+        assert_eq!(by_policies["kept_backups"], kept["kept_backups"]);
         everpoint.json(EXPIRE.iter().chain(&["--against-policies"]))?;
         assert_eq!(everpoint.backup_ids()?, aged.ids(&[2, 3, 4]));
         everpoint.verify()

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Adds a cluster that pushes its log, and has it begin.
-async fn add_pushing(everpoint: &Everpoint, cluster: &Cluster) -> Result<()> {
+pub async fn add_pushing(everpoint: &Everpoint, cluster: &Cluster) -> Result<()> {
     let connection = cluster.connection_string("postgres");
     let add = ["instance", "add", "main", "--wal", "push", "--connection"];
     everpoint.succeed(add.iter().chain([&connection.as_str()]))?;

@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::PermissionsExt, process::Command};
 
 use anyhow::{Context, Result};
-use everpoint_testkit::{Cluster, Server};
+use everpoint_testkit::{Cluster, Scratch, Server};
 use serde_json::Value;
 
 use crate::support::{Everpoint, Finished, Running, until};
@@ -18,7 +18,7 @@ struct Served {
 }
 
 impl Served {
-    async fn start(everpoint: Everpoint) -> Result<Self> {
+    async fn start(everpoint: Everpoint, server: &Server, scratch: &Scratch) -> Result<Self> {
         let port = std::net::TcpListener::bind("127.0.0.1:0")?
             .local_addr()?
             .port();
@@ -26,10 +26,13 @@ impl Served {
         let text = format!(
             "listen = \"127.0.0.1:{port}\"\npublic_url = \"https://localhost:{port}\"\n\
              state_directory = \"{}\"\n[repository]\nurl = \"{}\"\nkey_file = \"{}\"\n\
-             [backups]\nlog_every = \"1s\"\njobs = 1\n",
+             [backups]\nlog_every = \"1s\"\njobs = 1\n\
+             [restores]\nscratch = \"{}\"\n[instances.main]\nbin_directory = \"{}\"\n",
             everpoint.path("state").display(),
             everpoint.repository().display(),
             everpoint.key_file().display(),
+            scratch.path().join("scratch").display(),
+            server.bin().display(),
         );
         fs::write(everpoint.path("everpoint.toml"), text)?;
         let config = everpoint.path("everpoint.toml").display().to_string();
@@ -89,11 +92,12 @@ impl Served {
 #[test]
 fn a_service_is_spoken_to_by_whoever_is_signed_in_and_by_nobody_else() -> Result<()> {
     everpoint_testkit::run(async {
-        let cluster = Cluster::builder(Server::find(18)?.major()).start().await?;
+        let (server, scratch) = (Server::find(18)?, Scratch::new()?);
+        let cluster = Cluster::builder(server.major()).start().await?;
         cluster.sql("postgres", "CREATE DATABASE shop").await?;
         let everpoint = Everpoint::new()?;
         everpoint.add(&cluster)?;
-        let served = Served::start(everpoint).await?;
+        let served = Served::start(everpoint, &server, &scratch).await?;
         let ca = served
             .everpoint
             .path("state/tls/ca.pem")
@@ -154,6 +158,60 @@ fn a_service_is_spoken_to_by_whoever_is_signed_in_and_by_nobody_else() -> Result
             .run(&["retention", "show", "main/shop"])?
             .expect(0)
             .says("14 days");
+
+        // Long-term retention: by policy, and one made by hand.
+        let policy = ["retention", "long-term", "show", "main/shop"];
+        served.run(&policy)?.expect(0).says("no long-term copies");
+        let set = ["retention", "long-term", "set", "main/shop"];
+        served.run(&set)?.expect(2).says("--weekly");
+        let weekly = ["--weekly", "4w", "--yearly", "1y", "--week-of-year", "3"];
+        served.run(&[&set[..], &weekly].concat())?.expect(0);
+        served
+            .run(&policy)?
+            .expect(0)
+            .says("yearly (week 3) copies for P1Y");
+        served.run(&[&set[..], &["--none"]].concat())?.expect(0);
+        served.run(&policy)?.expect(0).says("no long-term copies");
+        let copy = served
+            .everpoint
+            .json(["long-term", "copy", "main/shop", "--keep", "1y"])?;
+        let id = copy["id"].as_str().context("an identifier")?;
+        let copies = served.json(&["long-term", "list", "main/shop"])?;
+        assert!(
+            copies[0]["name"]
+                .as_str()
+                .unwrap_or_default()
+                .starts_with(id),
+            "{copies}"
+        );
+        served.run(&["long-term", "hold", id])?.expect(0);
+        served.run(&["long-term", "list"])?.expect(0).says("held");
+        served
+            .run(&["long-term", "delete", id])?
+            .expect(3)
+            .says("LongTermBackupHeld");
+        served.run(&["long-term", "release", id])?.expect(0);
+        let restore = [
+            "restore",
+            "database",
+            "--long-term",
+            id,
+            "--to",
+            "shop_then",
+        ];
+        served
+            .run(&restore)?
+            .expect(0)
+            .says("`shop_then` is online in main");
+        assert_eq!(cluster.value("shop_then", "SELECT 1").await?, "1");
+        served
+            .run(&["long-term", "delete", id])?
+            .expect(0)
+            .says("deleted copy");
+        served
+            .run(&["long-term", "hold", id])?
+            .expect(3)
+            .says("there is no long-term copy");
 
         let operations = served.json(&["operation", "list", "main"])?;
         let rows = operations.as_array().context("a list")?;

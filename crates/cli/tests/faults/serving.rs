@@ -10,7 +10,10 @@ use anyhow::{Context, Result};
 use everpoint_testkit::Cluster;
 use rustix::process::Signal;
 
-use crate::support::{Everpoint, Halted, Running, until};
+use crate::{
+    push,
+    support::{Everpoint, Finished, Halted, Running, until},
+};
 
 /// A free port, which is as good as it gets.
 fn port() -> Result<u16> {
@@ -241,4 +244,130 @@ async fn a_configuration_is_taken_up_while_the_service_runs() -> Result<()> {
 #[test]
 fn a_changed_configuration_is_taken_up_and_a_wrong_one_is_not() -> Result<()> {
     everpoint_testkit::run(a_configuration_is_taken_up_while_the_service_runs())
+}
+
+async fn a_server_that_pushes_is_backed_up_and_told_of() -> Result<()> {
+    let everpoint = Everpoint::of_server_user()?;
+    let cluster = Cluster::builder(18)
+        .setting("archive_mode = on")
+        .start()
+        .await?;
+    push::add_pushing(&everpoint, &cluster).await?;
+    let path = configure(&everpoint, "state", "", "")?;
+    let mut server = serve(&everpoint, &path)?;
+    server
+        .wait_until_it_says("ALTER SYSTEM SET archive_timeout = '60s'")
+        .await?;
+    server.wait_until_it_says("FullBackup succeeded").await?;
+    server.signal(Signal::TERM)?;
+    server.wait().await?.expect(0);
+    everpoint.verify()
+}
+
+#[test]
+fn an_instance_that_pushes_its_log_is_backed_up_and_told_of_when_it_pushes_seldom() -> Result<()> {
+    everpoint_testkit::run(a_server_that_pushes_is_backed_up_and_told_of())
+}
+
+/// What an operator does around the service, by the command alone.
+async fn is_looked_after_by_the_command() -> Result<()> {
+    let cluster = Cluster::builder(15).start().await?;
+    let everpoint = Everpoint::new()?;
+    everpoint.add(&cluster)?;
+    let path = configure(&everpoint, "state", "", "")?;
+    let config = path.to_str().context("a path")?;
+    let with = |arguments: &[&str]| -> Result<Finished> {
+        let mut command = everpoint.command(arguments.iter().chain(&["--config", config]));
+        command.env("EVERPOINT_USER_PASSWORD", "correct horse battery staple");
+        Finished::of(command)
+    };
+
+    with(&["config", "check"])?.expect(0);
+    let text = fs::read_to_string(&path)?;
+    for (wrong, says) in [
+        (
+            text.replace("[backups]", "[backups]\nfull_dey = \"monday\""),
+            "full_dey",
+        ),
+        (
+            text.replace("log_every = \"1s\"", "log_every = \"1h\""),
+            "log_every",
+        ),
+        (
+            text.replace("key_file", "key_file = \"/nowhere\" #"),
+            "/nowhere",
+        ),
+    ] {
+        fs::write(&path, wrong)?;
+        let checked = with(&["config", "check"])?;
+        assert_ne!(checked.code, 0, "{says}");
+        checked.says(says);
+    }
+    fs::write(&path, &text)?;
+
+    let mut server = serve(&everpoint, &path)?;
+    server.wait_until_it_says("FullBackup succeeded").await?;
+    let printed = server.printed()?;
+    let label = |line: &str| {
+        line.trim()
+            .strip_prefix("client id")
+            .map(|id| id.trim().to_owned())
+    };
+    let owner = printed.lines().find_map(label).context("the owner")?;
+    with(&["user", "add", "ada", "--role", "Reader"])?.expect(0);
+    with(&["user", "list"])?.expect(0).says("ada");
+    with(&["user", "disable", "ada"])?.expect(0);
+    with(&["user", "list"])?.expect(0).says("disabled");
+    with(&["user", "enable", "ada"])?.expect(0);
+    let added = with(&[
+        "service-principal",
+        "add",
+        "nightly",
+        "--role",
+        "Contributor",
+    ])?
+    .expect(0);
+    added.says("secret");
+    with(&["service-principal", "list"])?
+        .expect(0)
+        .says("nightly")
+        .says(&owner);
+    // The last that may do everything stays.
+    with(&["service-principal", "delete", &owner])?
+        .expect(3)
+        .says("last owner");
+    until("what the repository keeps of them", async || {
+        Ok(everpoint.objects("service")?.len() > 1)
+    })
+    .await?;
+    server.signal(Signal::TERM)?;
+    server.wait().await?.expect(0);
+
+    let audit = everpoint.path("state/audit.jsonl");
+    let log = audit.to_str().context("a path")?;
+    let verified = everpoint.run(["audit", "verify", log])?.expect(0);
+    verified.says("lines");
+    let lines = fs::read_to_string(&audit)?;
+    fs::write(&audit, lines.replacen("FullBackup", "FullBackuq", 1))?;
+    everpoint.run(["audit", "verify", log])?.expect(4);
+    fs::write(&audit, lines)?;
+
+    // The catalog is lost, and made anew; who may sign in is as before.
+    let catalog = everpoint.path("state/catalog.db");
+    with(&["catalog", "rebuild"])?.expect(3).says("--force");
+    fs::rename(&catalog, everpoint.path("lost.db"))?;
+    with(&["catalog", "rebuild"])?.expect(0).says("databases");
+    with(&["user", "list"])?.expect(0).says("ada");
+    with(&["service-principal", "list"])?.expect(0).says(&owner);
+    let mut server = serve(&everpoint, &path)?;
+    server.wait_until_it_says("everpoint serves").await?;
+    assert!(!server.printed()?.contains("client secret"));
+    server.signal(Signal::TERM)?;
+    server.wait().await?.expect(0);
+    Ok(())
+}
+
+#[test]
+fn a_service_is_looked_after_by_the_command() -> Result<()> {
+    everpoint_testkit::run(is_looked_after_by_the_command())
 }

@@ -233,7 +233,18 @@ on_15_and_18! {
             fs::write(&path, bytes)?;
         }
         assert!(last.contains("/log/00000002/"), "{last}");
-        everpoint.verify()
+        everpoint.verify()?;
+        // A damaged one takes nothing but itself from what can be restored, and that is said.
+        let whole = everpoint.status()?;
+        let path = everpoint.repository().join(last);
+        corrupt::truncate(&path, fs::metadata(&path)?.len() / 2)?;
+        let status = everpoint.status()?;
+        let until = |status: &Value| status["ranges"].as_array()?.last()?["latest_lsn"].as_str().map(str::to_owned);
+        assert!(until(&status).is_some() && until(&status) != until(&whole), "{status}");
+        let found = (&status["damaged_log"][0], &status["backup_needed"]);
+        assert_eq!(found, (&Value::from(last.as_str()), &Value::from(true)));
+        everpoint.succeed(["status"])?.says("DAMAGED     log backup");
+        Ok(())
     }
 }
 

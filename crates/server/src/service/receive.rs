@@ -13,11 +13,13 @@ use everpoint_instance::{InstanceLock, LockError, LockKind, connect_sql, replica
 use everpoint_repository::{InstanceName, layout};
 use tokio::sync::{Notify, watch};
 
-use super::{Service, told};
+use super::{Observed, Service, told};
 use crate::config::positive;
 
 /// How long to wait after receiving failed for a reason that does not pass by itself.
 const PAUSE: Duration = Duration::from_secs(30);
+/// The shortest `archive_timeout` that is asked for, in seconds: each switch stores a segment.
+const SHORTEST_TIMEOUT_S: i64 = 60;
 /// How long to wait while somebody else receives: a server that scheduled before may not be struck off yet.
 const HELD_PAUSE: Duration = Duration::from_secs(3);
 
@@ -87,9 +89,8 @@ impl Service {
         let Some(observed) = self.instance(name) else {
             return Ok(());
         };
-        // A server that archives pushes its log itself.
         let WalSupply::Stream { slot } = &observed.record.wal else {
-            return Ok(());
+            return self.look_at_pushes(&observed, interval).await;
         };
         let slot: SlotName = slot.parse().map_err(|error| failed(&error))?;
         self.end_strays(&observed).await;
@@ -131,6 +132,39 @@ impl Service {
         received.map_err(|error| failed(&error))
     }
 
+    /// Whether a server that archives pushes its log itself, and often enough.
+    async fn look_at_pushes(
+        &self,
+        observed: &Observed,
+        interval: Duration,
+    ) -> Result<(), NotReceived> {
+        let connection = &observed.connection;
+        let session = connect_sql(connection, connection.database())
+            .await
+            .map_err(|error| failed(&error))?;
+        let row = session
+            .query_one(ARCHIVER, &[])
+            .await
+            .map_err(|error| failed(&error))?;
+        let read = || -> Result<Archiver, tokio_postgres::Error> {
+            Ok(Archiver {
+                is_on: row.try_get(0)?,
+                timeout_s: row.try_get(1)?,
+                failing: row.try_get(2)?,
+            })
+        };
+        match read().map_err(|error| failed(&error))?.trouble(interval) {
+            Some(text) => Err(NotReceived {
+                text,
+                is_held: false,
+            }),
+            None => {
+                self.note_received(&observed.name, true);
+                Ok(())
+            }
+        }
+    }
+
     fn note_received(&self, name: &InstanceName, is_received: bool) {
         let mut names = self
             .not_received
@@ -146,6 +180,41 @@ impl Service {
     pub fn not_received(&self) -> usize {
         let names = self.not_received.lock();
         names.unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+/// What a server's archiver does. A file that it failed to archive is told of until it is archived.
+const ARCHIVER: &str = "SELECT current_setting('archive_mode') <> 'off', \
+    (SELECT setting::bigint FROM pg_settings WHERE name = 'archive_timeout'), \
+    CASE WHEN last_failed_time > coalesce(last_archived_time, '-infinity') THEN last_failed_wal END \
+    FROM pg_stat_archiver";
+
+/// A server's archiver.
+struct Archiver {
+    is_on: bool,
+    /// How long a segment may lie there; 0 for as long as it takes to fill it.
+    timeout_s: i64,
+    /// The file that cannot be archived.
+    failing: Option<String>,
+}
+
+impl Archiver {
+    /// Why log is not pushed as often as it is to be stored.
+    fn trouble(&self, interval: Duration) -> Option<String> {
+        let most = i64::try_from(interval.as_secs()).unwrap_or(i64::MAX);
+        // Less than some seconds would fill the repository with segments.
+        let most = most.max(SHORTEST_TIMEOUT_S);
+        if !self.is_on {
+            return Some("archive_mode is off: ALTER SYSTEM SET archive_mode = on, and restart the server. See `everpoint wal push --help`".to_owned());
+        }
+        if let Some(file) = &self.failing {
+            return Some(format!(
+                "the server's archive_command fails for {file}; the server's log says why"
+            ));
+        }
+        (self.timeout_s == 0 || self.timeout_s > most).then(|| {
+            format!("the server pushes a segment when it is full, which may take long: ALTER SYSTEM SET archive_timeout = '{most}s'; SELECT pg_reload_conf();")
+        })
     }
 }
 
@@ -219,6 +288,34 @@ fn tell(instance: &InstanceName, stored: &Notify, event: ReceiveEvent) {
             switch_at,
         } => {
             tracing::info!(%instance, "the server went on to timeline {timeline} at {switch_at}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_pushes_seldom_or_not_at_all_is_told_of() {
+        let archiver = |is_on, timeout_s, failing: Option<&str>| {
+            let failing = failing.map(str::to_owned);
+            let archiver = Archiver {
+                is_on,
+                timeout_s,
+                failing,
+            };
+            archiver.trouble(Duration::from_secs(300))
+        };
+        assert_eq!(archiver(true, 300, None), None);
+        assert_eq!(archiver(true, 60, None), None);
+        for (found, told) in [
+            (archiver(false, 300, None), "archive_mode is off"),
+            (archiver(true, 0, None), "archive_timeout = '300s'"),
+            (archiver(true, 301, None), "archive_timeout = '300s'"),
+            (archiver(true, 300, Some("0001")), "fails for 0001"),
+        ] {
+            assert!(found.is_some_and(|found| found.contains(told)), "{told}");
         }
     }
 }
