@@ -10,6 +10,14 @@ use everpoint_repository::{
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::{
+    restore::target::to_timestamp,
+    summary::{Asked, Begin, Chronicle, Facts, Sources},
+};
+
+/// In so many of the last log backups the end of a transaction is looked for.
+const LAST_PIECES: usize = 16;
+
 /// What of an instance can be restored.
 #[derive(Clone, Debug, Serialize)]
 pub struct Window {
@@ -114,7 +122,14 @@ async fn ranges(
         let latest = match last_stretch(index, timeline, backup, latest_lsn) {
             None => None,
             Some(last) => match complete_at_end_of(repository, instance, &last).await {
-                Ok(latest) => latest,
+                Ok(Some(latest)) => Some(latest),
+                // Of what a server pushed it is not known up to when there is no more than what it holds.
+                Ok(None) => {
+                    let sources = Sources::default();
+                    let ends = last_end(repository, instance, index, timeline, backup, &sources);
+                    let latest = ends.await;
+                    latest.filter(|latest| *latest >= backup.stopped_at)
+                }
                 Err(RepositoryError::Object(error)) if error.is_damage() => return Ok(Err(last)),
                 Err(error) => return Err(error),
             },
@@ -128,6 +143,46 @@ async fn ranges(
         });
     }
     Ok(Ok(ranges))
+}
+
+/// When the last transaction ended of which stored log tells, as far as it is found in the last log backups.
+async fn last_end(
+    repository: &Repository,
+    instance: &InstanceName,
+    index: &LogIndex,
+    timeline: TimelineId,
+    backup: &Backup,
+    sources: &Sources,
+) -> Option<Timestamp> {
+    let until = index.complete_until(timeline, backup.start_lsn);
+    let pieces = index.pieces(timeline, backup.start_lsn, until).ok()?;
+    for piece in pieces.iter().rev().take(LAST_PIECES) {
+        let asked = Asked {
+            repository,
+            instance,
+            backup,
+            index,
+            timeline,
+            from: piece.from,
+            begin: match piece.from == backup.start_lsn {
+                true => Begin::AtRecord,
+                false => Begin::Search,
+            },
+            until: piece.to,
+            facts: Facts::Times,
+            sources,
+        };
+        // Who wants to restore to some point is told what is wrong there.
+        let mut chronicle = Chronicle::new(&asked).await.ok()?;
+        let mut latest = None;
+        while let Some(summary) = chronicle.next().await.ok()? {
+            latest = latest.max(summary.times.latest());
+        }
+        if let Some(latest) = latest {
+            return Some(to_timestamp(latest));
+        }
+    }
+    None
 }
 
 /// The log backup that ends at `until`.
@@ -208,9 +263,12 @@ async fn complete_at_end_of(
     instance: &InstanceName,
     stretch: &LogStretch,
 ) -> Result<Option<Timestamp>, RepositoryError> {
-    let marked = repository
-        .marked_complete_at(instance, stretch.timeline, stretch.end)
-        .await?;
+    let marked = repository.marked_complete_at(instance, stretch.timeline, stretch.end);
+    let marked = match marked.await {
+        // Without it less is known, and nothing wrong.
+        Err(RepositoryError::Object(error)) if error.is_damage() => None,
+        marked => marked?,
+    };
     let (store, keys) = (repository.store(), repository.keys());
     let object =
         SealedObject::open(store, keys, &stretch.path, ObjectKind::Log, stretch.id).await?;

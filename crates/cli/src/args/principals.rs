@@ -1,9 +1,26 @@
 //! Arguments of the commands about users and service principals.
 
 use clap::{Args, Subcommand};
-use everpoint_server::{access::Role, catalog::SecretId};
+use everpoint_server::{
+    access::{Role, Scope},
+    catalog::SecretId,
+};
 
 use super::service::ServiceConfig;
+
+/// Where a role holds.
+#[derive(Clone, Debug)]
+pub struct Place(pub Scope);
+
+impl std::str::FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Scope::parse(text)
+            .map(Self)
+            .map_err(|error| error.to_string())
+    }
+}
 
 #[derive(Debug, Subcommand)]
 pub enum UserCommand {
@@ -49,6 +66,10 @@ pub struct UserAdd {
     /// A role at the subscription, such as Reader; without one the user may do nothing yet
     #[arg(long, value_name = "ROLE", value_parser = role)]
     pub role: Option<&'static Role>,
+    /// Where the role holds: /subscriptions/ID, or a resource group, an instance or a database below
+    /// [default: the service's own subscription]
+    #[arg(long, value_name = "PATH", requires = "role")]
+    pub scope: Option<Place>,
     #[command(flatten)]
     pub config: ServiceConfig,
 }
@@ -60,6 +81,10 @@ pub struct ServicePrincipalAdd {
     /// A role at the subscription, such as Contributor; without one it may do nothing yet
     #[arg(long, value_name = "ROLE", value_parser = role)]
     pub role: Option<&'static Role>,
+    /// Where the role holds: /subscriptions/ID, or a resource group, an instance or a database below
+    /// [default: the service's own subscription]
+    #[arg(long, value_name = "PATH", requires = "role")]
+    pub scope: Option<Place>,
     /// For how many days the secret is of use; for ever when not given
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
     pub expires_in_days: Option<u16>,

@@ -1,8 +1,9 @@
 //! `everpoint user` and `everpoint service-principal`: on the catalog itself, whether or not the service runs.
 
 use everpoint_server::{
+    access::Role,
     catalog::{PrincipalKind, PrincipalRow},
-    service::{Directory, DirectoryError, SignIn},
+    service::{Directory, DirectoryError, Grant, SignIn},
 };
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -12,7 +13,7 @@ use super::service::read;
 use crate::{
     args::{
         Global,
-        principals::{ServicePrincipalCommand, UserCommand},
+        principals::{Place, ServicePrincipalCommand, UserCommand},
         service::ServiceConfig,
     },
     exit::{Exit, Refusal},
@@ -21,6 +22,11 @@ use crate::{
 
 /// Where a user's password may come from.
 const PASSWORD: &str = "EVERPOINT_USER_PASSWORD";
+
+fn grant(role: Option<&'static Role>, scope: &Option<Place>) -> Option<Grant<'static>> {
+    let scope = scope.as_ref().map(|Place(scope)| scope.clone());
+    role.map(|role| Grant { role, scope })
+}
 
 pub async fn user(global: &Global, command: &UserCommand) -> anyhow::Result<Exit> {
     let kind = PrincipalKind::User;
@@ -35,7 +41,9 @@ pub async fn user(global: &Global, command: &UserCommand) -> anyhow::Result<Exit
                     SignIn::Password(&password)
                 }
             };
-            let row = directory.add_user(&args.name, sign_in, args.role).await;
+            let row = directory
+                .add_user(&args.name, sign_in, grant(args.role, &args.scope))
+                .await;
             let row = row.map_err(refused)?;
             println!("added user {} with object id {}", row.name, row.id);
         }
@@ -66,7 +74,9 @@ pub async fn service_principal(
         ServicePrincipalCommand::Add(args) => {
             let directory = open(&args.config).await?;
             let expires = expiry(args.expires_in_days)?;
-            let added = directory.add_program(&args.name, args.role, expires).await;
+            let added = directory
+                .add_program(&args.name, grant(args.role, &args.scope), expires)
+                .await;
             let (row, secret) = added.map_err(refused)?;
             let made = Made {
                 object_id: Some(row.id.to_string()),

@@ -19,8 +19,15 @@ use crate::{
 
 /// The path of an instance.
 pub fn instance_path(session: &Session, name: &InstanceName) -> String {
-    let group = &session.group;
-    format!("{group}/providers/Microsoft.Sql/managedInstances/{name}")
+    let mut all = session.instances.iter();
+    match all.find(|found| found.name == name.as_str()) {
+        Some(found) => found.id.clone(),
+        // Whoever may see only databases does not see it.
+        None => {
+            let group = session.groups.first().map_or("", |group| &group.id);
+            format!("{group}/providers/Microsoft.Sql/managedInstances/{name}")
+        }
+    }
 }
 
 /// The path of a living database.
@@ -67,8 +74,7 @@ pub async fn run(
 }
 
 pub async fn instances(session: &Session, global: &Global) -> anyhow::Result<Exit> {
-    let path = format!("{}/providers/Microsoft.Sql/managedInstances", session.group);
-    let rows: Vec<Resource<InstanceProperties>> = session.client.list(&path).await?;
+    let rows = &session.instances;
     let cells = |row: &Resource<InstanceProperties>| {
         let properties = &row.properties;
         vec![
@@ -84,7 +90,7 @@ pub async fn instances(session: &Session, global: &Global) -> anyhow::Result<Exi
     let header = ["INSTANCE", "STATE", "VERSION", "SERVER"];
     output::list(
         global.output,
-        &rows,
+        rows,
         &header,
         cells,
         "no instance that you may see",

@@ -13,8 +13,9 @@ use std::{
 use anyhow::Context;
 use everpoint_api::{
     Resource,
-    client::{Client, Grant},
+    client::{Client, ClientError, Grant},
     discovery::{GroupProperties, Subscription},
+    instance::InstanceProperties,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -38,8 +39,6 @@ const MARGIN: SignedDuration = SignedDuration::from_secs(30);
 struct Kept {
     server: String,
     who: String,
-    subscription: String,
-    group: String,
     authority: Option<String>,
     token: String,
     expires_at: Timestamp,
@@ -49,8 +48,12 @@ struct Kept {
 pub struct Session {
     /// Who asks it.
     pub client: Client,
-    /// The path of the resource group that its instances are in.
-    pub group: String,
+    /// The subscriptions that one may see something of.
+    pub subscriptions: Vec<Subscription>,
+    /// The resource groups in them; never none.
+    pub groups: Vec<Resource<GroupProperties>>,
+    /// The instances in those.
+    pub instances: Vec<Resource<InstanceProperties>>,
 }
 
 /// Signs in.
@@ -82,19 +85,17 @@ pub async fn login(server: &Url, args: &Login) -> anyhow::Result<Exit> {
     let lifetime = i64::try_from(answer.expires_in).unwrap_or(0);
     let token = Zeroizing::new(answer.access_token);
     let client = client.with_token(token.clone());
-    let subscription =
-        only(client.list::<Subscription>("/subscriptions").await?, who)?.subscription_id;
-    let groups = format!("/subscriptions/{subscription}/resourceGroups");
-    let group = only(
-        client.list::<Resource<GroupProperties>>(&groups).await?,
-        who,
-    )?
-    .name;
+    if client
+        .list::<Subscription>("/subscriptions")
+        .await?
+        .is_empty()
+    {
+        let text = format!("`{who}` may sign in and may see nothing: no role is assigned to it");
+        return Err(Refusal(text).into());
+    }
     let kept = Kept {
         server: server.to_string(),
         who: who.clone(),
-        subscription: subscription.to_string(),
-        group,
         authority,
         token: token.to_string(),
         expires_at: Timestamp::now() + SignedDuration::from_secs(lifetime),
@@ -108,21 +109,6 @@ pub async fn login(server: &Url, args: &Login) -> anyhow::Result<Exit> {
     Ok(Exit::Success)
 }
 
-/// The one there is; whoever has no role anywhere sees none.
-fn only<T>(mut all: Vec<T>, who: &str) -> anyhow::Result<T> {
-    match (all.pop(), all.is_empty()) {
-        (Some(one), true) => Ok(one),
-        (None, _) => {
-            let text =
-                format!("`{who}` may sign in and may see nothing: no role is assigned to it");
-            Err(Refusal(text).into())
-        }
-        (Some(_), false) => {
-            Err(Refusal("the service has several subscriptions or groups".to_owned()).into())
-        }
-    }
-}
-
 /// Forgets a sign-in.
 pub fn logout(server: &Url) -> anyhow::Result<Exit> {
     let path = place(server)?;
@@ -134,7 +120,7 @@ pub fn logout(server: &Url) -> anyhow::Result<Exit> {
 }
 
 /// The session that is kept of a sign-in.
-pub fn session(server: &Url) -> anyhow::Result<Session> {
+pub async fn session(server: &Url) -> anyhow::Result<Session> {
     let again = |why: &str| {
         Refusal(format!(
             "{why}. Sign in with `everpoint login --server {server}`"
@@ -153,12 +139,27 @@ pub fn session(server: &Url) -> anyhow::Result<Session> {
         return Err(again("the sign-in is over").into());
     }
     let client = Client::new(server, kept.authority.as_ref().map(|pem| pem.as_bytes()))?;
+    let client = client.with_token(Zeroizing::new(kept.token));
+    let subscriptions = client.list::<Subscription>("/subscriptions").await?;
+    let (mut groups, mut instances) = (Vec::new(), Vec::new());
+    for Subscription { id, .. } in &subscriptions {
+        groups.extend(client.list(&format!("{id}/resourceGroups")).await?);
+        let path = format!("{id}/providers/Microsoft.Sql/managedInstances");
+        match client.list(&path).await {
+            Ok(found) => instances.extend(found),
+            // Whoever has rights on a single database may not ask.
+            Err(ClientError::Failed(failed)) if failed.is_refusal() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if groups.is_empty() {
+        return Err(again("no role is assigned to you any more").into());
+    }
     Ok(Session {
-        client: client.with_token(Zeroizing::new(kept.token)),
-        group: format!(
-            "/subscriptions/{}/resourceGroups/{}",
-            kept.subscription, kept.group
-        ),
+        client,
+        subscriptions,
+        groups,
+        instances,
     })
 }
 

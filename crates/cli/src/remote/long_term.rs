@@ -2,7 +2,7 @@
 
 use everpoint_api::{
     Resource,
-    discovery::GroupProperties,
+    discovery::Subscription,
     retention::{LongTermBackupProperties, LongTermProperties, LongTermUpdate, LongTermWish, NAME},
 };
 use everpoint_repository::CopyId;
@@ -68,13 +68,17 @@ pub async fn run(
 }
 
 async fn all(session: &Session) -> anyhow::Result<Vec<Copy>> {
-    let group: Resource<GroupProperties> = session.client.get(&session.group).await?;
-    let location = group.location.unwrap_or_default();
-    let path = format!(
-        "{}/providers/Microsoft.Sql/locations/{location}/longTermRetentionManagedInstanceBackups",
-        session.group
-    );
-    Ok(session.client.list(&path).await?)
+    let location = session.groups.first();
+    let location = location.and_then(|group| group.location.as_deref());
+    let location = location.unwrap_or_default();
+    let mut all = Vec::new();
+    for Subscription { id, .. } in &session.subscriptions {
+        let path = format!(
+            "{id}/providers/Microsoft.Sql/locations/{location}/longTermRetentionManagedInstanceBackups"
+        );
+        all.extend(session.client.list(&path).await?);
+    }
+    Ok(all)
 }
 
 /// The copy of an identifier.

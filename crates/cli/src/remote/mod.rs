@@ -21,7 +21,7 @@ pub async fn run(server: &Url, global: &Global, command: Command) -> anyhow::Res
         Command::Logout => return login::logout(server),
         _ => {}
     }
-    let session = login::session(server)?;
+    let session = login::session(server).await?;
     match command {
         Command::Instance(InstanceCommand::List) => databases::instances(&session, global).await,
         Command::Database(command) => databases::run(&session, global, command).await,

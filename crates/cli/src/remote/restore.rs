@@ -10,7 +10,7 @@ use super::{
     operations::wait,
 };
 use crate::{
-    args::database::{DatabaseName, DeletedName, RestoreDatabase},
+    args::database::{DatabaseName, DeletedName, MoveMethod, RestoreDatabase},
     exit::{Exit, Refusal},
 };
 
@@ -70,6 +70,7 @@ fn refuse_what_it_cannot(args: &RestoreDatabase) -> anyhow::Result<()> {
     let asked = [
         ("--inspect", purpose.inspect),
         ("--exec", purpose.exec.is_some()),
+        ("--method files", into.method == MoveMethod::Files),
         ("--dry-run", purpose.dry_run),
         ("--lsn", target.lsn.is_some()),
         ("--before", target.before.is_some()),

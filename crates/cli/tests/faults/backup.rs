@@ -15,13 +15,33 @@ use rustix::process::Signal;
 
 use crate::{
     on_15_and_18,
-    support::{Everpoint, end_lock, random_below, until, until_let_go},
+    support::{Everpoint, Halted, end_lock, random_below, until, until_let_go},
 };
 
 /// Backups killed in each test of it.
 const KILLED: u64 = 6;
 
 on_15_and_18! {
+    async fn a_database_that_is_made_while_a_backup_begins_is_in_it(server: Server) -> Result<()> {
+        let everpoint = Everpoint::new()?;
+        let cluster = Cluster::builder(server.major()).start().await?;
+        everpoint.add(&cluster)?;
+        // The backup's log begins with the checkpoint that it waits for.
+        let stalled = Halted::process(&cluster, "checkpointer").await?;
+        let backup = everpoint.start(["backup", "main"])?;
+        let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE '%pg_backup_start%' AND wait_event LIKE 'Checkpoint%')";
+        cluster.wait_until_true(waits, "the backup waits for a checkpoint").await?;
+        cluster.sql("postgres", "CREATE DATABASE made STRATEGY wal_log").await?;
+        drop(stalled);
+        backup.wait().await?.expect(0);
+        let window = everpoint.json(["window", "main"])?;
+        let databases = window["databases"].as_array().context("databases")?;
+        let made = databases.iter().find(|database| database["name"] == "made");
+        let made = made.with_context(|| format!("the database in {window}"))?;
+        assert_ne!(made["ranges"].as_array().map(Vec::len), Some(0), "{window}");
+        Ok(())
+    }
+
     async fn a_killed_backup_is_not_seen_and_the_next_one_removes_what_it_left(server: Server) -> Result<()> {
         let everpoint = Everpoint::new()?;
         let cluster = Cluster::builder(server.major()).start().await?;

@@ -31,7 +31,7 @@ fn wrong_usage_ends_with_2() -> Result<()> {
         &[
             "restore", "instance", "main", "--to", "/x", "--port", "5432",
         ],
-        &["expire", "main"],
+        &["expire"],
         &["expire", "main", "--retention-days", "0"],
         &["wal", "receive", "main", "--interval", "5"],
         &["status", "--output", "xml"],

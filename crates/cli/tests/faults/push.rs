@@ -89,6 +89,10 @@ on_15_and_18! {
         let status = everpoint.status()?;
         assert_eq!(status["ranges"].as_array().map(Vec::len), Some(1), "{status}");
         assert_eq!(status["ranges"][0]["timeline"], 2, "{status}");
+        // Up to the end of the last transaction that is stored, and that can be had.
+        let latest = status["ranges"][0]["latest"].as_str().context("a latest point")?;
+        let last = everpoint.json(["restore", "instance", "main", "--to", "/nowhere/new", "--at", latest, "--dry-run"])?;
+        assert_eq!(last["last_inside"]["time"], latest, "{last}");
         assert_eq!(everpoint.objects("instances/main/timelines")?.len(), 1);
         everpoint.verify()?;
         // Each segment was summarised when it was pushed, on both sides of the promotion.

@@ -7,7 +7,8 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use everpoint_pgformat::wal::segment::SegmentSize;
+use everpoint_pgformat::{Lsn, TimelineId, wal::segment::SegmentSize};
+use everpoint_repository::log::MarkDocument;
 use everpoint_testkit::{Cluster, StopMode, corrupt};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -235,7 +236,17 @@ on_15_and_18! {
         assert!(last.contains("/log/00000002/"), "{last}");
         everpoint.verify()?;
         // A damaged one takes nothing but itself from what can be restored, and that is said.
+        let mark = MarkDocument {
+            timeline: TimelineId::FIRST,
+            lsn: Lsn::new(1),
+            complete_at: jiff::Timestamp::UNIX_EPOCH,
+        };
+        everpoint.open().await?.write_mark(&"main".parse()?, &mark).await?;
         let whole = everpoint.status()?;
+        let mark = everpoint.objects("instances/main/marks")?.remove(0);
+        let mark = everpoint.repository().join(mark);
+        corrupt::truncate(&mark, fs::metadata(&mark)?.len() / 2)?;
+        assert_eq!(everpoint.status()?, whole, "nothing hangs on a mark");
         let path = everpoint.repository().join(last);
         corrupt::truncate(&path, fs::metadata(&path)?.len() / 2)?;
         let status = everpoint.status()?;

@@ -486,6 +486,12 @@ impl Taking<'_> {
         let label = format!("everpoint {}", self.id);
         let mode = BackupMode::start(session, &label, self.plan.checkpoint).await?;
         let start = mode.start_point();
+        // Those that were made until now are in the list, and those that are made from now on in the log.
+        self.facts = {
+            let session =
+                connect_sql(&self.plan.connection, self.plan.connection.database()).await?;
+            ServerFacts::read(&session).await?
+        };
         let known = match (&kind, &base) {
             (BackupKind::Differential { .. }, Some(base)) => self.known(base, start.lsn).await,
             _ => Some(Known::Nothing),

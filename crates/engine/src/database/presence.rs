@@ -18,10 +18,11 @@ use crate::{
 
 /// Since when databases can be restored, by the server's clock: from the commit on that made them, or gave them their
 /// names if they were filled under hidden ones. Of one that is older than all backups, the end of the earliest. Those of
-/// which nothing is stored yet are left out.
+/// which nothing is stored yet are left out, and while a backup cannot be read those that it may hold. Where log
+/// cannot be read, points behind it count alone.
 ///
 /// # Errors
-/// When the repository cannot be read, or log is damaged.
+/// When the repository cannot be read.
 pub async fn there_since(
     repository: &Repository,
     instance: &InstanceName,
@@ -31,6 +32,12 @@ pub async fn there_since(
     if databases.is_empty() {
         return Ok(found);
     }
+    // What cannot be read now may be read later, and what is said here is kept.
+    let all_read = repository
+        .readable_backups(instance)
+        .await?
+        .unreadable
+        .is_empty();
     let stored = Stored::read(repository, instance, None).await?;
     let usable = usable(&stored.backups, &stored.index, stored.timeline);
     let Some(earliest) = usable.first() else {
@@ -40,9 +47,10 @@ pub async fn there_since(
     let mut later: BTreeMap<usize, Vec<Oid>> = BTreeMap::new();
     for oid in databases {
         match usable.iter().position(|backup| lists(backup, *oid)) {
-            Some(0) => {
+            Some(0) if all_read => {
                 found.insert(*oid, earliest.stopped_at);
             }
+            Some(0) => {}
             Some(place) => later.entry(place - 1).or_default().push(*oid),
             None => later.entry(usable.len() - 1).or_default().push(*oid),
         }
@@ -57,7 +65,10 @@ pub async fn there_since(
             .complete_until(stored.timeline, backup.start_lsn);
         let until = next.map_or(complete, |next| complete.min(next.stop_lsn));
         let lives: Vec<Life> = match until > backup.start_lsn {
-            true => lives_between(repository, instance, &stored, backup, until).await?,
+            true => {
+                let lives = lives_between(repository, instance, &stored, backup, until).await;
+                lives.unwrap_or_default()
+            }
             false => Vec::new(),
         };
         for oid in oids {
@@ -66,7 +77,7 @@ pub async fn there_since(
             // Where the log between them is missing, the later backup is the first that has it.
             let since = shown
                 .map(|shown| to_timestamp(shown.time).max(earliest.stopped_at))
-                .or(next.map(|next| next.stopped_at));
+                .or(next.filter(|_| all_read).map(|next| next.stopped_at));
             found.extend(since.map(|since| (oid, since)));
         }
     }

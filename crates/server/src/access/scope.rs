@@ -104,6 +104,11 @@ impl Scope {
         }
     }
 
+    /// The name of the group, the instance or the database that it is; `None` of a subscription.
+    pub fn name(&self) -> Option<&str> {
+        self.names.last().map(String::as_str)
+    }
+
     /// The subscription it is in.
     pub fn subscription_id(&self) -> SubscriptionId {
         self.subscription

@@ -57,8 +57,9 @@ pub struct RestoreRequest {
 pub enum RestoreSource {
     /// One that lives, whatever its name was then.
     Living {
-        /// Its OID.
-        oid: u32,
+        /// Its OID; absent in what older versions wrote.
+        #[serde(default)]
+        oid: Option<u32>,
         /// Its name.
         name: String,
     },

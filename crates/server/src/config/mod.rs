@@ -46,7 +46,7 @@ pub struct Config {
     /// What resources say of where they are.
     #[serde(default = "local")]
     pub location: String,
-    /// The resource group that all instances are in.
+    /// The resource group that instances are in of which nothing else is said.
     #[serde(default = "group")]
     pub resource_group: String,
     /// Where backups lie.
@@ -179,6 +179,10 @@ pub struct InstanceConfig {
     pub admin_connection_environment: Option<String>,
     /// Where PostgreSQL's programs of its version are, when not in the usual places.
     pub bin_directory: Option<PathBuf>,
+    /// The resource group it is in; `resource_group` when not given.
+    pub resource_group: Option<String>,
+    /// The subscription that is in; the service's own when not given.
+    pub subscription: Option<uuid::Uuid>,
 }
 
 impl InstanceConfig {
@@ -426,10 +430,16 @@ impl Config {
                 wanted: "It is https://HOST:PORT",
             });
         }
-        for (key, name) in [
+        let groups = self.instances.values();
+        let groups = groups.filter_map(|instance| instance.resource_group.as_ref());
+        let names = [
             ("location", &self.location),
             ("resource_group", &self.resource_group),
-        ] {
+        ];
+        for (key, name) in names
+            .into_iter()
+            .chain(groups.map(|group| ("instances.NAME.resource_group", group)))
+        {
             let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
             if name.is_empty() || name.len() > 90 || !name.chars().all(plain) {
                 return Err(ConfigError::Value {

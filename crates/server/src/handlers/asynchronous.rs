@@ -31,7 +31,10 @@ pub fn accepted(service: &Service, caller: &Caller<'_>, row: &OperationRow) -> A
 fn place(service: &Service, caller: &Caller<'_>, kind: &str, row: &OperationRow) -> String {
     let config = service.config();
     let (base, location) = (config.base_url(), &config.location);
-    let subscription = service.subscription();
+    let instance = row.instance.parse();
+    let subscription = instance.map_or(service.subscription(), |instance| {
+        service.group_of(&instance).subscription_id()
+    });
     let version = caller.query("api-version").unwrap_or_default();
     format!(
         "{base}/subscriptions/{subscription}/providers/Microsoft.Sql/locations/{location}/{kind}/{}?api-version={version}",
@@ -82,6 +85,9 @@ async fn known(service: &Service, caller: &Caller<'_>) -> Result<DatabaseOperati
         .is_some_and(|principal| principal.to_string() == found.row.actor);
     let instance = found.row.instance.parse().map_err(|_| not_found())?;
     let scope = service.instance_scope(&instance).below(&found.name);
+    if scope.subscription_id() != caller.scope.subscription_id() {
+        return Err(not_found());
+    }
     match own || service.visible(caller, READ)(&scope) {
         true => Ok(found),
         false => Err(not_found()),

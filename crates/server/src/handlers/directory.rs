@@ -47,8 +47,9 @@ fn list(
     caller: &Caller<'_>,
     asked: impl Fn(&PrincipalRow) -> bool,
 ) -> Vec<Principal> {
-    let whole = Scope::subscription(service.subscription());
-    let sees_others = service.visible(caller, READ)(&whole);
+    let visible = service.visible(caller, READ);
+    let mut subscriptions = service.subscriptions().into_iter();
+    let sees_others = subscriptions.any(|id| visible(&Scope::subscription(id)));
     let principals = service.principals();
     let seen = principals
         .iter()

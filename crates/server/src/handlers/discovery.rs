@@ -6,7 +6,7 @@ use everpoint_api::{
 };
 
 use crate::{
-    access::Scope,
+    access::{Action, Scope, SubscriptionId},
     chain,
     http::Answer,
     service::{Caller, Scheduling, Service},
@@ -58,6 +58,7 @@ pub fn authority(service: &Service) -> Result<Answer, ApiError> {
     }
 }
 
+const READ_GROUPS: Action = Action::new("Microsoft.Resources/subscriptions/resourceGroups/read");
 /// The version of cloud metadata from which on one cloud tells of itself. Earlier ones list clouds.
 const ONE_CLOUD: &str = "2022-09-01";
 
@@ -102,46 +103,54 @@ pub fn tenants(service: &Service) -> Answer {
 
 pub fn subscriptions(service: &Service, caller: &Caller<'_>) -> Answer {
     let all = service.assignments();
-    let mut given = all.iter().map(|(assignment, _)| Some(assignment.principal));
-    let visible = given.any(|principal| principal == caller.principal);
+    let is_visible = |id: &SubscriptionId| {
+        all.iter().any(|(assignment, _)| {
+            Some(assignment.principal) == caller.principal
+                && assignment.scope.subscription_id() == *id
+        })
+    };
+    let seen = service.subscriptions().into_iter().filter(is_visible);
     Answer::ok(&List {
-        value: visible
-            .then(|| the_subscription(service))
-            .into_iter()
-            .collect(),
+        value: seen.map(|id| described(service, id)).collect(),
         next_link: None,
     })
 }
 
-pub fn subscription(service: &Service) -> Answer {
-    Answer::ok(&the_subscription(service))
+pub fn subscription(service: &Service, caller: &Caller<'_>) -> Answer {
+    Answer::ok(&described(service, caller.scope.subscription_id()))
 }
 
-fn the_subscription(service: &Service) -> Subscription {
+fn described(service: &Service, id: SubscriptionId) -> Subscription {
     Subscription {
-        id: Scope::subscription(service.subscription()).to_string(),
-        subscription_id: service.subscription(),
+        id: Scope::subscription(id).to_string(),
+        subscription_id: id,
         tenant_id: service.tenant(),
-        display_name: "Everpoint".to_owned(),
+        display_name: match id == service.subscription() {
+            true => "Everpoint".to_owned(),
+            false => format!("Everpoint {id}"),
+        },
         state: "Enabled".to_owned(),
     }
 }
 
-pub fn groups(service: &Service) -> Answer {
+pub fn groups(service: &Service, caller: &Caller<'_>) -> Answer {
+    let visible = service.visible(caller, READ_GROUPS);
+    let all = service.groups().into_iter();
+    let seen = all.filter(|group| caller.scope.contains(group) && visible(group));
     Answer::ok(&List {
-        value: vec![the_group(service)],
+        value: seen.map(|group| described_group(service, &group)).collect(),
         next_link: None,
     })
 }
 
-pub fn group(service: &Service) -> Answer {
-    Answer::ok(&the_group(service))
+pub fn group(service: &Service, caller: &Caller<'_>) -> Answer {
+    Answer::ok(&described_group(service, &caller.scope))
 }
 
-fn the_group(service: &Service) -> Resource<GroupProperties> {
+fn described_group(service: &Service, group: &Scope) -> Resource<GroupProperties> {
     Resource {
-        id: service.group_scope().to_string(),
-        name: service.config().resource_group.clone(),
+        id: group.to_string(),
+        name: group.name().unwrap_or_default().to_owned(),
         kind: "Microsoft.Resources/resourceGroups".to_owned(),
         location: Some(service.config().location.clone()),
         tags: None,

@@ -20,7 +20,10 @@ pub fn list(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiError> 
     let all = service.instances();
     let seen = all
         .iter()
-        .filter(|observed| permitted(&service.instance_scope(&observed.name)))
+        .filter(|observed| {
+            let scope = service.instance_scope(&observed.name);
+            caller.scope.contains(&scope) && permitted(&scope)
+        })
         .map(|observed| resource(service, observed))
         .collect();
     super::page(service, caller, seen)

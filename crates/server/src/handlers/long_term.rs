@@ -156,7 +156,10 @@ pub async fn backups(service: &Service, caller: &Caller<'_>) -> Result<Answer, A
             .into_iter()
             .filter(|copy| database.is_none_or(|name| copy.database.eq_ignore_ascii_case(name)))
             .filter(|copy| state.takes(row_of(&rows, copy)))
-            .filter(|copy| visible(&scope(service, copy)))
+            .filter(|copy| {
+                let scope = scope(service, copy);
+                caller.scope.contains(&scope) && visible(&scope)
+            })
             .collect();
         if latest {
             keep_latest(&mut seen);
@@ -283,13 +286,6 @@ pub async fn of_identifier(
     let segments = decoded_segments(id).ok_or_else(no_such)?;
     let read = |pattern| Parameters::of(pattern, &segments);
     let parameters = IDENTIFIERS.into_iter().find_map(read).ok_or_else(no_such)?;
-    let subscription = uuid::Uuid::try_parse(parameters.get("subscription"));
-    let group = parameters.find("group");
-    let right_group =
-        group.is_none_or(|group| group.eq_ignore_ascii_case(&service.config().resource_group));
-    if subscription != Ok(service.subscription()) || !right_group {
-        return Err(no_such());
-    }
     check_location(service, &parameters)?;
     let copy = found(service, caller, &parameters).await?;
     let place = scope(service, &copy);
@@ -318,6 +314,7 @@ async fn found(
     let visible = service.visible(caller, READ);
     if !right_database
         || WireTime::new(copy.backup_time) != time
+        || !place_of(parameters).is_some_and(|place| place.contains(&scope(service, &copy)))
         || !visible(&scope(service, &copy))
     {
         return Err(not_there());
@@ -346,6 +343,16 @@ fn not_there(parameters: &Parameters) -> ApiError {
 /// at the subscription there.
 fn source(parameters: &Parameters) -> Option<&str> {
     parameters.find("instance").or(parameters.find("source"))
+}
+
+/// The subscription or the group that a path names.
+fn place_of(parameters: &Parameters) -> Option<Scope> {
+    let subscription = uuid::Uuid::try_parse(parameters.find("subscription")?).ok()?;
+    let subscription = Scope::subscription(subscription);
+    Some(match parameters.find("group") {
+        Some(group) => subscription.below(group),
+        None => subscription,
+    })
 }
 
 fn database_of(parameters: &Parameters) -> Option<&str> {
@@ -447,7 +454,7 @@ fn resource(
 ) -> Resource<LongTermBackupProperties> {
     let backup_time = WireTime::new(copy.backup_time);
     let name = long_term_name(&copy.id.to_string(), backup_time);
-    let (group, location) = (service.group_scope(), &service.config().location);
+    let (group, location) = (service.group_of(&copy.instance), &service.config().location);
     let (instance, database) = (&copy.instance, &copy.database);
     let expires = copy.expires_at.filter(|_| copy.held_since.is_none());
     Resource {

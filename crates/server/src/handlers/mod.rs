@@ -52,9 +52,9 @@ pub async fn answer(
         Endpoint::KeySet => token::key_set(service, caller),
         Endpoint::Tenants => Ok(discovery::tenants(service)),
         Endpoint::Subscriptions => Ok(discovery::subscriptions(service, caller)),
-        Endpoint::Subscription => Ok(discovery::subscription(service)),
-        Endpoint::ResourceGroups => Ok(discovery::groups(service)),
-        Endpoint::ResourceGroup => Ok(discovery::group(service)),
+        Endpoint::Subscription => Ok(discovery::subscription(service, caller)),
+        Endpoint::ResourceGroups => Ok(discovery::groups(service, caller)),
+        Endpoint::ResourceGroup => Ok(discovery::group(service, caller)),
         Endpoint::Instances => instance::list(service, caller),
         Endpoint::Instance => instance::get(service, caller),
         Endpoint::Databases => database::list(service, caller).await,
@@ -88,8 +88,8 @@ pub async fn answer(
         Endpoint::Operation => operation::get(service, caller).await,
         Endpoint::OperationCancel => operation::cancel(service, caller).await,
         Endpoint::AsyncStatus => operation::status(service, caller).await,
-        Endpoint::RoleDefinitions => role::definitions(service, caller),
-        Endpoint::RoleDefinition => role::definition(service, caller),
+        Endpoint::RoleDefinitions => role::definitions(caller),
+        Endpoint::RoleDefinition => role::definition(caller),
         Endpoint::RoleAssignments => role::assignments(service, caller),
         Endpoint::RoleAssignment => role::assignment(service, caller),
         Endpoint::RoleAssignmentPut => role::put(service, caller).await,
@@ -105,7 +105,7 @@ pub fn internal(error: &dyn Error) -> ApiError {
     ApiError::new(Code::InternalServerError, text)
 }
 
-fn not_found(what: &str, name: &str) -> ApiError {
+pub(crate) fn not_found(what: &str, name: &str) -> ApiError {
     ApiError::new(
         Code::ResourceNotFound,
         format!("there is no {what} `{name}`"),

@@ -12,7 +12,7 @@ use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 
 use super::{database, dropped, instance, long_term};
 use crate::{
-    access::Action,
+    access::{Action, Scope},
     catalog::{DatabaseRow, RestoreRequest, RestoreSource},
     http::{Answer, Parameters, decoded_segments},
     service::{Caller, Observed, Service, details},
@@ -85,7 +85,7 @@ async fn of_living(
     Ok(RestoreRequest {
         instance: source.name.clone(),
         source: RestoreSource::Living {
-            oid: row.oid,
+            oid: Some(row.oid),
             name: row.name,
         },
         point: Some(point),
@@ -150,7 +150,7 @@ pub async fn recovery(
     Ok(RestoreRequest {
         instance: source.name.clone(),
         source: RestoreSource::Living {
-            oid: row.oid,
+            oid: Some(row.oid),
             name: row.name,
         },
         point: None,
@@ -218,11 +218,11 @@ pub async fn get_details(service: &Service, caller: &Caller<'_>) -> Result<Answe
     }))
 }
 
-/// What an identifier names.
-struct Place(Parameters);
+/// What an identifier names, and in which group.
+struct Place(Parameters, Scope);
 
 impl Place {
-    /// Reads an identifier that has the form of `pattern`. There is one subscription and one group.
+    /// Reads an identifier that has the form of `pattern`.
     fn read(
         service: &Service,
         id: &str,
@@ -235,20 +235,11 @@ impl Place {
         };
         let segments = decoded_segments(id).ok_or_else(invalid)?;
         let found = Parameters::of(pattern, &segments).ok_or_else(invalid)?;
-        let subscription = found.get("subscription");
-        if uuid::Uuid::try_parse(subscription) != Ok(service.subscription()) {
-            let text = format!(
-                "there is no subscription {subscription} here. This service has one: {}",
-                service.subscription()
-            );
-            return Err(ApiError::new(Code::SubscriptionNotFound, text).about(id));
-        }
-        let group = found.get("group");
-        if !group.eq_ignore_ascii_case(&service.config().resource_group) {
-            let text = format!("there is no resource group `{group}`");
-            return Err(ApiError::new(Code::ResourceGroupNotFound, text).about(id));
-        }
-        Ok(Self(found))
+        let subscription = uuid::Uuid::try_parse(found.get("subscription"));
+        let subscription = subscription.map_err(|_| invalid())?;
+        let group = service.known_group(subscription, found.find("group"));
+        let group = group.map_err(|error| error.about(id))?;
+        Ok(Self(found, group.ok_or_else(invalid)?))
     }
 
     fn name(&self) -> &str {
@@ -263,9 +254,10 @@ impl Place {
         database: &str,
     ) -> Result<Arc<Observed>, ApiError> {
         let text = self.0.get("instance");
-        let scope = service.group_scope().below(text).below(database);
+        let scope = self.1.below(text).below(database);
         service.require(caller, READ_BACKUPS, &scope)?;
         let name = text.to_ascii_lowercase().parse().ok();
+        let name = name.filter(|name| service.group_of(name) == self.1);
         name.and_then(|name| service.instance(&name))
             .ok_or_else(|| no_source(text))
     }
@@ -287,11 +279,7 @@ fn check_target(service: &Service, target: &Observed, wish: &Wish) -> Result<(),
         return Ok(());
     };
     let place = Place::read(service, id, INSTANCE, Code::InvalidParameterValue)?;
-    match place
-        .0
-        .get("instance")
-        .eq_ignore_ascii_case(target.name.as_str())
-    {
+    match place.1.below(place.0.get("instance")) == service.instance_scope(&target.name) {
         true => Ok(()),
         false => {
             let text = format!(

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::{
-    access::{Action, ActionPattern, Assignment, BUILT_IN, Role, Scope},
+    access::{Action, ActionPattern, Assignment, BUILT_IN, Role, Scope, SubscriptionId},
     catalog::PrincipalKind,
     http::Answer,
     service::{Caller, Service},
@@ -20,7 +20,7 @@ use crate::{
 
 const READ: Action = Action::new("Microsoft.Authorization/roleAssignments/read");
 
-pub fn definitions(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiError> {
+pub fn definitions(caller: &Caller<'_>) -> Result<Answer, ApiError> {
     // `roleName eq 'Reader'`; other filters, such as `atScope()`, leave all built-in roles in.
     let name = caller.query("$filter").and_then(|filter| {
         let (field, value) = filter.split_once(" eq ")?;
@@ -33,17 +33,19 @@ pub fn definitions(service: &Service, caller: &Caller<'_>) -> Result<Answer, Api
     let wanted = |role: &&Role| name.is_none_or(|name| role.name.eq_ignore_ascii_case(name));
     let seen = BUILT_IN.iter().filter(wanted);
     Ok(Answer::ok(&List {
-        value: seen.map(|role| definition_of(service, role)).collect(),
+        value: seen
+            .map(|role| definition_of(caller.scope.subscription_id(), role))
+            .collect(),
         next_link: None,
     }))
 }
 
-pub fn definition(service: &Service, caller: &Caller<'_>) -> Result<Answer, ApiError> {
+pub fn definition(caller: &Caller<'_>) -> Result<Answer, ApiError> {
     let text = caller.parameters.get("role");
     Uuid::try_parse(text)
         .ok()
         .and_then(Role::by_id)
-        .map(|role| Answer::ok(&definition_of(service, role)))
+        .map(|role| Answer::ok(&definition_of(caller.scope.subscription_id(), role)))
         .ok_or_else(|| super::not_found("role definition", text))
 }
 
@@ -213,18 +215,18 @@ fn named(
     Ok(found.cloned())
 }
 
-fn definition_path(service: &Service, role: Uuid) -> String {
-    let scope = Scope::subscription(service.subscription());
+fn definition_path(subscription: SubscriptionId, role: Uuid) -> String {
+    let scope = Scope::subscription(subscription);
     format!("{scope}/providers/{DEFINITION_TYPE}/{role}")
 }
 
-fn definition_of(service: &Service, role: &Role) -> Resource<DefinitionProperties> {
+fn definition_of(subscription: SubscriptionId, role: &Role) -> Resource<DefinitionProperties> {
     let texts = |patterns: &[ActionPattern]| {
         let texts = patterns.iter().map(|pattern| pattern.as_str().to_owned());
         texts.collect::<Vec<_>>()
     };
     Resource {
-        id: definition_path(service, role.id),
+        id: definition_path(subscription, role.id),
         name: role.id.to_string(),
         kind: DEFINITION_TYPE.to_owned(),
         location: None,
@@ -265,7 +267,10 @@ fn assignment_of(
         location: None,
         tags: None,
         properties: AssignmentProperties {
-            role_definition_id: definition_path(service, assignment.role),
+            role_definition_id: definition_path(
+                assignment.scope.subscription_id(),
+                assignment.role,
+            ),
             principal_id: assignment.principal,
             principal_type: principal_type(service, assignment.principal).to_owned(),
             scope,

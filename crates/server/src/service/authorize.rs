@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::Service;
 use crate::{
-    access::{Action, PrincipalId, Scope, decide, may_see},
+    access::{Action, PrincipalId, Scope, SubscriptionId, decide, may_see},
     audit::{Entry, Outcome},
     handlers,
     http::{Answer, Method, Missing, Need, Parameters, Route, decoded_segments, find, query_pairs},
@@ -302,21 +302,46 @@ impl Service {
         Ok(scope)
     }
 
-    /// That the subscription and the group are the ones there are. Comes after the decision, so that whoever
-    /// may not look does not learn it.
+    /// That the subscription and the group are there, and the instance in them. Comes after the decision, so that
+    /// whoever may not look does not learn it.
     fn check_place(&self, caller: &Caller<'_>) -> Result<(), ApiError> {
         let asked = caller.scope.subscription_id();
-        if asked != self.subscription {
-            let text = format!("there is no subscription {asked} here");
-            return Err(ApiError::new(Code::SubscriptionNotFound, text));
-        }
-        match caller.parameters.find("group") {
-            Some(group) if !group.eq_ignore_ascii_case(&self.config.resource_group) => {
-                let text = format!("there is no resource group `{group}`");
-                Err(ApiError::new(Code::ResourceGroupNotFound, text).about(group))
-            }
+        let parameters = &caller.parameters;
+        let group = self.known_group(asked, parameters.find("group"))?;
+        let (Some(group), Some(text)) = (group, parameters.find("instance")) else {
+            return Ok(());
+        };
+        // One that has no instance's name is refused where it is looked for.
+        match text.to_ascii_lowercase().parse::<InstanceName>() {
+            Ok(name) if self.group_of(&name) != group => Err(handlers::not_found("instance", text)),
             _ => Ok(()),
         }
+    }
+
+    /// A resource group that is named, if it is there.
+    ///
+    /// # Errors
+    /// When the subscription or the group is not.
+    pub fn known_group(
+        &self,
+        subscription: SubscriptionId,
+        group: Option<&str>,
+    ) -> Result<Option<Scope>, ApiError> {
+        let all = self.groups();
+        if !all
+            .iter()
+            .any(|known| known.subscription_id() == subscription)
+        {
+            let text = format!("there is no subscription {subscription} here");
+            return Err(ApiError::new(Code::SubscriptionNotFound, text));
+        }
+        let Some(name) = group else { return Ok(None) };
+        let scope = Scope::subscription(subscription).below(name);
+        if !all.contains(&scope) {
+            let text = format!("there is no resource group `{name}`");
+            return Err(ApiError::new(Code::ResourceGroupNotFound, text).about(name));
+        }
+        Ok(Some(scope))
     }
 }
 

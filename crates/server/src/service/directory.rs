@@ -97,6 +97,21 @@ pub enum DirectoryError {
     Randomness,
 }
 
+/// A role that somebody new is given.
+#[derive(Clone, Debug)]
+pub struct Grant<'a> {
+    /// The role.
+    pub role: &'a Role,
+    /// Where; at the service's own subscription when absent.
+    pub scope: Option<Scope>,
+}
+
+impl<'a> From<&'a Role> for Grant<'a> {
+    fn from(role: &'a Role) -> Self {
+        Self { role, scope: None }
+    }
+}
+
 /// How a new user signs in.
 pub enum SignIn<'a> {
     /// Here, with a password.
@@ -149,7 +164,7 @@ impl Directory {
         &self,
         name: &str,
         sign_in: SignIn<'_>,
-        role: Option<&Role>,
+        role: Option<Grant<'_>>,
     ) -> Result<PrincipalRow, DirectoryError> {
         let name = checked_name(name)?;
         let same = |row: &PrincipalRow| row.name.to_lowercase() == name.to_lowercase();
@@ -194,7 +209,7 @@ impl Directory {
     pub async fn add_program(
         &self,
         name: &str,
-        role: Option<&Role>,
+        role: Option<Grant<'_>>,
         expires_at: Option<Timestamp>,
     ) -> Result<(PrincipalRow, ClientSecret), DirectoryError> {
         let (name, now) = (checked_name(name)?, Timestamp::now());
@@ -298,17 +313,19 @@ impl Directory {
     async fn add(
         &self,
         row: &PrincipalRow,
-        role: Option<&Role>,
+        role: Option<Grant<'_>>,
         action: &str,
     ) -> Result<(), DirectoryError> {
         self.note(action, row).await?;
         self.catalog.add_principal(row).await?;
-        let Some(role) = role else { return Ok(()) };
+        let Some(Grant { role, scope }) = role else {
+            return Ok(());
+        };
         let assignment = Assignment {
             id: Uuid::new_v4(),
             principal: row.id,
             role: role.id,
-            scope: Scope::subscription(self.subscription),
+            scope: scope.unwrap_or(Scope::subscription(self.subscription)),
         };
         self.note(&format!("assign {}", role.name), row).await?;
         let now = Timestamp::now();

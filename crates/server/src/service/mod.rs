@@ -11,6 +11,7 @@ mod first_start;
 mod long_term;
 mod observe;
 mod operations;
+mod place;
 mod policies;
 mod rebuild;
 mod receive;
@@ -36,7 +37,7 @@ use uuid::Uuid;
 
 pub use authorize::{Caller, Wanted};
 pub use database::{Pace, details, percent, steps};
-pub use directory::{Directory, DirectoryError, SignIn};
+pub use directory::{Directory, DirectoryError, Grant, SignIn};
 pub use first_start::Owner;
 pub use long_term::Hold;
 pub use observe::{Observed, Restorable, restorable};
@@ -46,7 +47,7 @@ pub use run::{RunError, Running, start};
 pub use step::Scheduling;
 
 use crate::{
-    access::{Assignment, Scope, SubscriptionId},
+    access::{Assignment, SubscriptionId},
     audit::{AuditFile, Entry, Outcome},
     catalog::{Catalog, CatalogError, OperationId, PrincipalRow, ServerId},
     config::Config,
@@ -106,6 +107,8 @@ pub struct Service {
     copying: Semaphore,
     /// Something changed that those who make long-term copies should look at.
     copies_wake: Notify,
+    /// When it is next looked since when an instance's databases are there.
+    learning: Mutex<HashMap<InstanceName, tokio::time::Instant>>,
     ending: std::sync::atomic::AtomicBool,
     clock: clock::Clock,
     /// Counts changes of instances' records.
@@ -168,11 +171,6 @@ impl Service {
         self.tenant
     }
 
-    /// The one subscription.
-    pub fn subscription(&self) -> SubscriptionId {
-        self.subscription
-    }
-
     /// The certificate of the generated authority, as PEM.
     pub fn authority(&self) -> Option<&str> {
         self.authority.as_deref()
@@ -201,16 +199,6 @@ impl Service {
     /// Whether the service was told to end: then nothing new is begun.
     fn is_ending(&self) -> bool {
         self.ending.load(std::sync::atomic::Ordering::Relaxed)
-    }
-
-    /// The scope of the resource group.
-    pub fn group_scope(&self) -> Scope {
-        Scope::subscription(self.subscription).below(&self.config.resource_group)
-    }
-
-    /// The scope of an instance.
-    pub fn instance_scope(&self, instance: &InstanceName) -> Scope {
-        self.group_scope().below(instance.as_str())
     }
 
     /// All assignments.

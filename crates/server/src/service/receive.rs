@@ -184,13 +184,15 @@ impl Service {
 }
 
 /// What a server's archiver does. A file that it failed to archive is told of until it is archived.
-const ARCHIVER: &str = "SELECT current_setting('archive_mode') <> 'off', \
+const ARCHIVER: &str = "SELECT current_setting('archive_mode') <> 'off' \
+        AND current_setting('archive_command') || current_setting('archive_library') <> '', \
     (SELECT setting::bigint FROM pg_settings WHERE name = 'archive_timeout'), \
     CASE WHEN last_failed_time > coalesce(last_archived_time, '-infinity') THEN last_failed_wal END \
     FROM pg_stat_archiver";
 
 /// A server's archiver.
 struct Archiver {
+    /// By a command or a library.
     is_on: bool,
     /// How long a segment may lie there; 0 for as long as it takes to fill it.
     timeout_s: i64,
@@ -205,7 +207,7 @@ impl Archiver {
         // Less than some seconds would fill the repository with segments.
         let most = most.max(SHORTEST_TIMEOUT_S);
         if !self.is_on {
-            return Some("archive_mode is off: ALTER SYSTEM SET archive_mode = on, and restart the server. See `everpoint wal push --help`".to_owned());
+            return Some("archive_mode is off, or there is no archive_command: ALTER SYSTEM SET archive_mode = on (and restart the server), and archive_command to `everpoint wal push`".to_owned());
         }
         if let Some(file) = &self.failing {
             return Some(format!(

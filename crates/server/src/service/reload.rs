@@ -88,6 +88,23 @@ fn keep(old: &Config, new: &mut Config, waiting: &mut Vec<&'static str>) {
     one("location", &old.location, &mut new.location, waiting);
     let (before, after) = (&old.resource_group, &mut new.resource_group);
     one("resource_group", before, after, waiting);
+    // Rights are held by places.
+    for (name, instance) in &mut new.instances {
+        let before = old.instances.get(name).cloned().unwrap_or_default();
+        let (group, subscription) = (&mut instance.resource_group, &mut instance.subscription);
+        one(
+            "instances.NAME.resource_group",
+            &before.resource_group,
+            group,
+            waiting,
+        );
+        one(
+            "instances.NAME.subscription",
+            &before.subscription,
+            subscription,
+            waiting,
+        );
+    }
     let (before, after) = (&old.restores.scratch, &mut new.restores.scratch);
     one("restores.scratch", before, after, waiting);
     one("repository", &old.repository, &mut new.repository, waiting);

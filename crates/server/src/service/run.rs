@@ -187,6 +187,7 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         copy_cache: Default::default(),
         copying: Semaphore::new(COPIES_AT_ONCE),
         copies_wake: Notify::new(),
+        learning: Mutex::default(),
         ending: false.into(),
         clock: Default::default(),
         records: watch::Sender::new(0),

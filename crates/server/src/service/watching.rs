@@ -1,7 +1,11 @@
 //! Watching instances: which there are, whether their servers answer, what databases they have, what can be
 //! restored.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use everpoint_engine::{database::presence::there_since, instance_record::InstanceRecord};
 use everpoint_instance::{ServerFacts, SqlClient, connect_sql};
@@ -38,6 +42,8 @@ const SERVER_PATIENCE: Duration = Duration::from_secs(30);
 const REPOSITORY_INTERVAL: Duration = Duration::from_secs(60);
 /// How far the clock may be ahead of a server's.
 const CLOCK_DIFFERENCE: SignedDuration = SignedDuration::from_hours(1);
+/// One part in so many of the time is spent on finding out since when databases are there.
+const LEARNING_SHARE: u32 = 20;
 /// How long after its drop the log of a database may still come.
 const TOLD_AFTER_DROP: SignedDuration = SignedDuration::from_hours(24);
 /// The least time between two looks at what can be restored.
@@ -50,7 +56,8 @@ impl Service {
         let mut tasks = Vec::new();
         let mut settings = self.settings.subscribe();
         let mut asked = Instant::now();
-        let mut orphans_looked_at: Option<Instant> = None;
+        // What is stored tells of a clock that is wrong, so that is looked at first.
+        let mut orphans_looked_at = Instant::now();
         loop {
             let is_told = settings.has_changed().is_ok_and(|changed| changed);
             if is_told || asked.elapsed() >= RECORDS_INTERVAL {
@@ -60,8 +67,19 @@ impl Service {
                     self.meet_again(name).await;
                 }
             }
+            let is_due = orphans_looked_at.elapsed() >= ORPHANS_INTERVAL;
             match self.repository.instances().await {
                 Ok(names) => {
+                    if is_due && self.term().is_some() {
+                        orphans_looked_at = Instant::now();
+                        let (service, known) = (self.clone(), names.iter().cloned().collect());
+                        let begun = thread::run("orphans".to_owned(), move || {
+                            service.expire_orphans(known)
+                        });
+                        if let Err(error) = begun {
+                            tracing::error!(%error, "cannot look at long-term copies");
+                        }
+                    }
                     for name in names {
                         if !known.contains(&name) && self.meet(&name).await {
                             let (service, stop) = (self.clone(), stop.clone());
@@ -81,16 +99,6 @@ impl Service {
                 }
                 Err(error) => {
                     tracing::error!(error = %crate::chain(&error), "the repository failed");
-                }
-            }
-            let is_due = |then: Instant| then.elapsed() >= ORPHANS_INTERVAL;
-            if self.term().is_some() && orphans_looked_at.is_none_or(is_due) {
-                orphans_looked_at = Some(Instant::now());
-                let (service, known) = (self.clone(), known.clone());
-                let begun =
-                    thread::run("orphans".to_owned(), move || service.expire_orphans(known));
-                if let Err(error) = begun {
-                    tracing::error!(%error, "cannot look at long-term copies");
                 }
             }
             tokio::select! {
@@ -115,6 +123,18 @@ impl Service {
             Err(error) => return failed(&crate::chain(&error)),
         };
         for instance in all.iter().filter(|name| !known.contains(*name)) {
+            if known.is_empty() {
+                // Nothing else tells of the time.
+                match self.copies(instance).await {
+                    Ok(copies) => {
+                        let newest = copies.iter().map(|copy| copy.backup_time).max();
+                        newest
+                            .into_iter()
+                            .for_each(|newest| self.clock.meet(newest));
+                    }
+                    Err(error) => return failed(&crate::chain(&error)),
+                }
+            }
             if !self.clock.is_believed() {
                 return;
             }
@@ -378,17 +398,31 @@ impl Service {
                     });
                 });
                 self.wake_scheduler();
-                if let Err(error) = self.learn_since_when(name).await {
-                    tracing::warn!(instance = %name, "since when databases are there is not known yet: {error}");
-                }
                 if changed {
                     self.tell_others(name).await;
+                }
+                let begun = Instant::now();
+                if self.may_learn(name, begun) {
+                    if let Err(error) = self.learn_since_when(name).await {
+                        tracing::warn!(instance = %name, "since when databases are there is not known yet: {error}");
+                    }
+                    self.learn_again(name, begun + begun.elapsed() * LEARNING_SHARE);
                 }
             }
             Err(error) => {
                 tracing::error!(instance = %name, error = %crate::chain(&error), "the repository failed");
             }
         }
+    }
+
+    fn may_learn(&self, name: &InstanceName, now: Instant) -> bool {
+        let next = self.learning.lock().unwrap_or_else(PoisonError::into_inner);
+        next.get(name).is_none_or(|next| *next <= now)
+    }
+
+    fn learn_again(&self, name: &InstanceName, at: Instant) {
+        let mut next = self.learning.lock().unwrap_or_else(PoisonError::into_inner);
+        next.insert(name.clone(), at);
     }
 
     /// Finds out since when databases are there that were met not long ago: each of their points can be restored then,

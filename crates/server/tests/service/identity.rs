@@ -9,7 +9,7 @@ use everpoint_server::{
     catalog::PrincipalKind,
     http::Method,
     identity::Signer,
-    service::{Directory, DirectoryError, Service, SignIn, Wanted},
+    service::{Directory, DirectoryError, Grant, Service, SignIn, Wanted},
 };
 use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, jwk::Jwk};
@@ -103,7 +103,7 @@ async fn a_user_signs_in_until_disabled_and_guessing_is_slowed_down() -> Result<
     let add = async |name, password| {
         let role = Role::by_name("Reader");
         directory
-            .add_user(name, SignIn::Password(password), role)
+            .add_user(name, SignIn::Password(password), role.map(Grant::from))
             .await
     };
     let short = add("Ann", "elevenchars").await;
@@ -237,7 +237,7 @@ async fn people_of_another_issuer_have_the_rights_they_are_given_and_nobody_else
     let directory = Directory::open(&place.config("state", "", &oidc)?).await?;
     let role = Role::by_name("Reader");
     directory
-        .add_user("ann", SignIn::External(&ann), role)
+        .add_user("ann", SignIn::External(&ann), role.map(Grant::from))
         .await?;
     let token = sign(&ann)?;
     until(200, || get(service, &place_of, &token)).await?;

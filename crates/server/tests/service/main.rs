@@ -13,4 +13,5 @@ mod restarts;
 mod retention;
 mod shared;
 mod signing_in;
+mod subscriptions;
 mod support;

@@ -160,6 +160,9 @@ async fn what_somebody_else_made_under_the_name_is_neither_deleted_nor_taken_for
         begun(&catalog, "ours").await?,
     );
     let number = OperationId::from(ours).hidden_number();
+    let (row, mut attempt) = (ours, catalog.database_operation(ours).await?.context("it")?);
+    attempt.server = "gone".to_owned();
+    assert!(catalog.set_made(&attempt, number).await?, "{row}");
     let sql = format!("CREATE DATABASE ours OID {number}");
     cluster.sql("postgres", &sql).await?;
     drop(catalog);

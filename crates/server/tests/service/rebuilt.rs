@@ -12,7 +12,7 @@ use everpoint_server::{
     catalog::SeenDatabase,
     http::Method,
     policy::RetentionDays,
-    service::{Directory, Existing, RebuildError, RunError, SignIn, Wanted, rebuild, start},
+    service::{Directory, Existing, Grant, RebuildError, RunError, SignIn, Wanted, rebuild, start},
 };
 use everpoint_testkit::Cluster;
 use jiff::Timestamp;
@@ -69,9 +69,15 @@ async fn a_lost_catalog_is_made_anew(
     let directory = Directory::open(&config()?).await?;
     let reader = Role::by_name("Reader");
     directory
-        .add_user("ann", SignIn::Password("twelve and more"), reader)
+        .add_user(
+            "ann",
+            SignIn::Password("twelve and more"),
+            reader.map(Grant::from),
+        )
         .await?;
-    let (program, secret) = directory.add_program("nightly", reader, None).await?;
+    let (program, secret) = directory
+        .add_program("nightly", reader.map(Grant::from), None)
+        .await?;
     // What the service would have written of an instance.
     let one: InstanceName = "one".parse()?;
     let gone = Some(at(500)?);

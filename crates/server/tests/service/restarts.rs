@@ -435,7 +435,7 @@ async fn queue(catalog: &Catalog, oid: u32, point: &str) -> Result<uuid::Uuid> {
         request: DatabaseRequest::Restore(RestoreRequest {
             instance: "one".parse()?,
             source: RestoreSource::Living {
-                oid,
+                oid: Some(oid),
                 name: "app".to_owned(),
             },
             point: Some(point.parse()?),

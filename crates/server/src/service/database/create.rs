@@ -6,10 +6,12 @@ use everpoint_engine::transplant::name::OperationId;
 use everpoint_instance::grant::{quote_identifier, quote_literal};
 use everpoint_pgformat::Oid;
 
+use uuid::Uuid;
+
 use super::work::Teller;
 use crate::{
     catalog::DatabaseOperation,
-    service::{Service, operations::Failure},
+    service::{Observed, Service, operations::Failure},
 };
 
 /// A template that somebody is connected to cannot be copied; so often it is tried again.
@@ -32,7 +34,18 @@ impl Service {
     ) -> Result<(), Failure> {
         let observed = self.instance_of(operation)?;
         // By its number it is known again, should this end before it is written down that it was made.
-        let oid = OperationId::from(operation.row.id).hidden_number();
+        if let Some(made) = operation.made
+            && self.is_made_after_all(&observed, operation, made).await?
+        {
+            return self.made(&observed, teller).await;
+        }
+        // A server that crashed may have left the directory of the last one.
+        let id = operation
+            .row
+            .id
+            .as_u128()
+            .wrapping_add(operation.attempts.into());
+        let oid = OperationId::from(Uuid::from_u128(id)).hidden_number();
         let set = self.catalog.set_made(operation, oid).await;
         let is_wanted = set.map_err(|error| Failure {
             code: "CreateFailed",
@@ -59,18 +72,32 @@ impl Service {
                     teller.say("the template is in use; trying again");
                     tokio::time::sleep(PAUSE).await;
                 }
-                // An attempt that the service's end interrupted came so far.
-                _ if operation.attempts > 1
-                    && self.is_registered(&observed, operation, oid).await? =>
-                {
-                    break;
-                }
                 code => return Err(failure(&operation.name, collation, code, &error)),
             }
         }
+        self.made(&observed, teller).await
+    }
+
+    async fn made(&self, observed: &Observed, teller: &Teller) -> Result<(), Failure> {
         teller.say("made");
         self.look_at_server(&observed.name).await;
         Ok(())
+    }
+
+    /// Whether an attempt that the service's end interrupted made it. The server may be about to.
+    async fn is_made_after_all(
+        &self,
+        observed: &Observed,
+        operation: &DatabaseOperation,
+        made: Oid,
+    ) -> Result<bool, Failure> {
+        for _ in 0..ATTEMPTS {
+            if self.is_registered(observed, operation, made).await? {
+                return Ok(true);
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(false)
     }
 }
 

@@ -301,7 +301,7 @@ mod tests {
             request: DatabaseRequest::Restore(RestoreRequest {
                 instance: "one".parse::<InstanceName>().unwrap(),
                 source: RestoreSource::Living {
-                    oid: 5,
+                    oid: Some(5),
                     name: "app".to_owned(),
                 },
                 point: None,

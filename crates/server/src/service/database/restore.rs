@@ -27,6 +27,9 @@ use crate::{
     service::{Observed, Service, operations::Failure},
 };
 
+/// How much earlier than its drop a database may have been noticed to be gone, by clocks that differ.
+const DROP_NOTICED_BY: SignedDuration = SignedDuration::from_hours(1);
+
 /// A database that is online. Its scratch server is put away once that is written down.
 pub(super) type Restored = Landed;
 
@@ -176,21 +179,33 @@ impl Service {
         request: &RestoreRequest,
     ) -> Result<Option<(Wanted, Option<Target>)>, Failure> {
         let point = request.point.map(Target::Time);
-        let oid = match &request.source {
+        let (oid, deleted_at) = match &request.source {
             RestoreSource::Living { oid, name } => {
-                let (oid, name) = (Oid::new(*oid), name.clone());
-                return Ok(Some((Wanted::Database { oid, name }, point)));
+                let name = name.clone();
+                let wanted = match oid.map(Oid::new) {
+                    Some(oid) => Wanted::Database { oid, name },
+                    None => Wanted::Named(name),
+                };
+                return Ok(Some((wanted, point)));
             }
             RestoreSource::LongTerm { name, .. } => {
                 return Ok(Some((Wanted::Named(name.clone()), None)));
             }
-            RestoreSource::Deleted { oid, .. } => *oid,
+            RestoreSource::Deleted {
+                oid, deleted_at, ..
+            } => (*oid, *deleted_at),
         };
         let all = deleted(&self.repository, &request.instance).await;
         let all = all.map_err(|error| failure::of_choice(&error))?;
         let fitting = all
             .iter()
             .filter(|found| found.oid.get() == oid)
+            // A server that was set back gives a number again.
+            .filter(|found| {
+                found
+                    .dropped
+                    .is_none_or(|dropped| dropped.duration_since(deleted_at) < DROP_NOTICED_BY)
+            })
             .max_by_key(|found| found.dropped);
         let Some(found) = fitting else {
             return Ok(None);
