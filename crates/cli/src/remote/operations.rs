@@ -63,11 +63,12 @@ fn cells(row: &Operation) -> Vec<String> {
 fn text(operation: &Operation) -> String {
     let properties = &operation.properties;
     let mut text = format!(
-        "{} of {}: {}, {} %\n  begun  {}\n",
+        "{} of {}: {}, {} %\n  by     {}\n  begun  {}\n",
         properties.operation_friendly_name,
         properties.managed_instance_name,
         properties.state,
         properties.percent_complete,
+        properties.actor,
         time(Some(properties.start_time)),
     );
     if let Some(error) = &properties.error_description {

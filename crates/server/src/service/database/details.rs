@@ -16,7 +16,7 @@ use super::{
     work::Teller,
 };
 use crate::{
-    catalog::{DatabaseOperation, OperationId, OperationState},
+    catalog::{DatabaseOperation, DatabaseRequest, OperationId, OperationState, RestoreSource},
     service::Service,
 };
 
@@ -210,7 +210,7 @@ pub fn details(operation: &DatabaseOperation, kept: Option<&str>) -> RestoreDeta
             .collect()
     };
     RestoreDetails {
-        kind: "PointInTimeRestore".to_owned(),
+        kind: kind_of(operation).to_owned(),
         status: match row.state {
             OperationState::Pending => "Queued".to_owned(),
             OperationState::InProgress => state.to_string(),
@@ -268,6 +268,18 @@ fn described(set: &Set, status: &str, span: &Span) -> BackupSet {
         backup_size_mb: mib(set.bytes),
         restore_started_timestamp_utc: begun.map(WireTime::new),
         restore_finished_timestamp_utc: ended.map(WireTime::new),
+    }
+}
+
+/// As the request named it.
+fn kind_of(operation: &DatabaseOperation) -> &'static str {
+    match &operation.request {
+        DatabaseRequest::Restore(request) => match (&request.source, request.point) {
+            (RestoreSource::LongTerm { .. }, _) => "RestoreLongTermRetentionBackup",
+            (RestoreSource::Living { .. }, None) => "Recovery",
+            _ => "PointInTimeRestore",
+        },
+        _ => "Default",
     }
 }
 
