@@ -4,6 +4,8 @@ SHELL := bash
 CARGO ?= cargo
 # The tools that the set-up downloaded, if cargo had none of its own.
 with_tools := . scripts/places.sh &&
+# A test with its servers keeps a core busy, but waits a third of its time.
+test_threads := $(shell n=$$(nproc); echo $$((n + (n + 1) / 2)))
 
 .PHONY: help setup demo test test-clients test-unit soak lint bench fuzz
 
@@ -18,7 +20,7 @@ demo: setup ## Build Everpoint and show it at work on a server of its own
 	@scripts/demo.sh
 
 test: setup ## Run every test, against real PostgreSQL 15 to 18 servers
-	@$(with_tools) $(CARGO) nextest run --workspace
+	@$(with_tools) $(CARGO) nextest run --workspace --test-threads $(test_threads)
 	@$(CARGO) test --quiet --workspace --doc
 
 test-clients: setup ## Drive the service with az and Azure's SDK for JavaScript (fetches 1 GB)

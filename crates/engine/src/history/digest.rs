@@ -198,7 +198,7 @@ impl Digest {
             DatabaseChange::Renamed { from, to } => {
                 let before = from.as_deref().map(shown);
                 let before = before.or_else(|| self.lives.name(oid).map(str::to_owned));
-                self.lives.renamed(oid, shown(to));
+                self.lives.renamed(oid, shown(to), mark.end, time);
                 (EventKind::Rename, Change::DatabaseRenamed { from: before })
             }
             DatabaseChange::Moved { .. }

@@ -7,6 +7,7 @@ use everpoint_repository::backup::Backup;
 use jiff::Timestamp;
 
 use super::digest::shown;
+use crate::transplant::name::OperationId;
 
 /// A database from its making to its drop, as far as both are known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,7 +16,8 @@ pub struct DatabaseLife {
     pub oid: Oid,
     /// Its names, the last one last.
     pub names: Vec<String>,
-    /// When it was made: behind the record of its transaction's end. Absent when that was before the log.
+    /// When it was made, or got its name, if it was filled under a hidden one: behind the record of its transaction's
+    /// end. Absent when that was before the log.
     pub created: Option<(Lsn, Timestamp)>,
     /// When it was dropped.
     pub dropped: Option<Drop>,
@@ -57,7 +59,9 @@ impl DatabaseLives {
     pub fn of_backup(backup: &Backup) -> Self {
         let mut lives = Self::default();
         for database in &backup.databases {
-            lives.renamed(database.oid, shown(database.name.as_bytes()));
+            if let Some(life) = lives.current(database.oid) {
+                life.names.push(shown(database.name.as_bytes()));
+            }
         }
         lives
     }
@@ -99,10 +103,15 @@ impl DatabaseLives {
     }
 
     /// A database got another name.
-    pub fn renamed(&mut self, oid: Oid, name: String) {
-        if let Some(life) = self.current(oid)
-            && life.name() != Some(&name)
-        {
+    pub fn renamed(&mut self, oid: Oid, name: String, end: Lsn, at: Timestamp) {
+        let Some(life) = self.current(oid) else {
+            return;
+        };
+        if life.name().is_some_and(OperationId::is_hidden) {
+            // Before, it was nobody's.
+            life.names = vec![name];
+            life.created = Some((end, at));
+        } else if life.name() != Some(&name) {
             life.names.push(name);
         }
     }
@@ -129,5 +138,23 @@ impl DatabaseLives {
                 ..DatabaseLife::of(oid)
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restored_database_begins_with_its_name_and_never_had_the_hidden_one() {
+        let (oid, hidden) = (Oid::new(5), OperationId::new().hidden_name());
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let mut lives = DatabaseLives::default();
+        lives.created(oid, hidden, Lsn::new(10), at(1));
+        lives.renamed(oid, "shop".to_owned(), Lsn::new(20), at(2));
+        lives.renamed(oid, "store".to_owned(), Lsn::new(30), at(3));
+        let life = lives.all().next().unwrap();
+        assert_eq!(life.names, ["shop", "store"]);
+        assert_eq!(life.created, Some((Lsn::new(20), at(2))));
     }
 }

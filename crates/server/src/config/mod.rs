@@ -551,7 +551,7 @@ key_file = "/etc/everpoint/key"
         assert_eq!(config.backups, BackupConfig::default());
         assert_eq!(config.limits, LimitConfig::default());
         assert_eq!(config.restores, RestoreConfig::default());
-        assert_eq!(config.instances.len(), 1);
+        assert_eq!(config.instances.len(), 2);
         assert!(config.tls.is_some());
     }
 

@@ -34,7 +34,11 @@ impl Service {
     }
 
     /// All resource groups, the service's own first, and those of one subscription beside each other.
-    pub fn groups(&self) -> Vec<Scope> {
+    pub fn groups(&self) -> &[Scope] {
+        self.groups.get_or_init(|| self.find_groups())
+    }
+
+    fn find_groups(&self) -> Vec<Scope> {
         let mut all = vec![self.group_scope()];
         for name in self.config.instances.keys() {
             let Ok(name) = name.parse() else { continue };
