@@ -12,11 +12,11 @@ use serde::Serialize;
 
 use crate::{
     restore::target::to_timestamp,
-    summary::{Asked, Begin, Chronicle, Facts, Sources},
+    summary::{Asked, Begin, Chronicle, Facts, Sources, SummaryReadError},
 };
 
 /// In so many of the last log backups the end of a transaction is looked for.
-const LAST_PIECES: usize = 16;
+const LAST_PIECES: usize = 256;
 
 /// What of an instance can be restored.
 #[derive(Clone, Debug, Serialize)]
@@ -127,10 +127,10 @@ async fn ranges(
                 Ok(None) => {
                     let sources = Sources::default();
                     let ends = last_end(repository, instance, index, timeline, backup, &sources);
-                    let latest = ends.await;
+                    let latest = ends.await?;
                     latest.filter(|latest| *latest >= backup.stopped_at)
                 }
-                Err(RepositoryError::Object(error)) if error.is_damage() => return Ok(Err(last)),
+                Err(error) if error.is_damage() => return Ok(Err(last)),
                 Err(error) => return Err(error),
             },
         };
@@ -153,9 +153,11 @@ async fn last_end(
     timeline: TimelineId,
     backup: &Backup,
     sources: &Sources,
-) -> Option<Timestamp> {
+) -> Result<Option<Timestamp>, RepositoryError> {
     let until = index.complete_until(timeline, backup.start_lsn);
-    let pieces = index.pieces(timeline, backup.start_lsn, until).ok()?;
+    let pieces = index
+        .pieces(timeline, backup.start_lsn, until)
+        .unwrap_or_default();
     for piece in pieces.iter().rev().take(LAST_PIECES) {
         let asked = Asked {
             repository,
@@ -172,17 +174,24 @@ async fn last_end(
             facts: Facts::Times,
             sources,
         };
-        // Who wants to restore to some point is told what is wrong there.
-        let mut chronicle = Chronicle::new(&asked).await.ok()?;
-        let mut latest = None;
-        while let Some(summary) = chronicle.next().await.ok()? {
-            latest = latest.max(summary.times.latest());
-        }
-        if let Some(latest) = latest {
-            return Some(to_timestamp(latest));
+        match latest_in(&asked).await {
+            Ok(None) => {}
+            Ok(Some(latest)) => return Ok(Some(latest)),
+            Err(SummaryReadError::Repository(error)) if !error.is_damage() => return Err(error),
+            // Who wants to restore to some point is told what is wrong there.
+            Err(_) => return Ok(None),
         }
     }
-    None
+    Ok(None)
+}
+
+async fn latest_in(asked: &Asked<'_>) -> Result<Option<Timestamp>, SummaryReadError> {
+    let mut chronicle = Chronicle::new(asked).await?;
+    let mut latest = None;
+    while let Some(summary) = chronicle.next().await? {
+        latest = latest.max(summary.times.latest());
+    }
+    Ok(latest.map(to_timestamp))
 }
 
 /// The log backup that ends at `until`.
@@ -266,7 +275,7 @@ async fn complete_at_end_of(
     let marked = repository.marked_complete_at(instance, stretch.timeline, stretch.end);
     let marked = match marked.await {
         // Without it less is known, and nothing wrong.
-        Err(RepositoryError::Object(error)) if error.is_damage() => None,
+        Err(error) if error.is_damage() => None,
         marked => marked?,
     };
     let (store, keys) = (repository.store(), repository.keys());

@@ -110,6 +110,13 @@ pub enum RepositoryError {
     Frame(#[from] FrameError),
 }
 
+impl RepositoryError {
+    /// Whether an object is at fault, and not the store.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Object(error) if error.is_damage())
+    }
+}
+
 fn known_instances(names: &[String]) -> String {
     match names {
         [] => "It holds none yet; `everpoint instance add` adds one".to_owned(),

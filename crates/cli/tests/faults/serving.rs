@@ -319,6 +319,14 @@ async fn is_looked_after_by_the_command() -> Result<()> {
     with(&["user", "disable", "ada"])?.expect(0);
     with(&["user", "list"])?.expect(0).says("disabled");
     with(&["user", "enable", "ada"])?.expect(0);
+    let elsewhere = ["user", "add", "bea", "--role", "Owner", "--scope"];
+    with(&[&elsewhere[..], &["/subscriptions/nowhere"]].concat())?
+        .expect(2)
+        .says("is no scope");
+    let nowhere = "/subscriptions/0f3a2b10-5b1c-4d1e-9c4e-2f6a7b8c9d01";
+    with(&[&elsewhere[..], &[nowhere]].concat())?
+        .expect(3)
+        .says("no instance is in");
     let added = with(&[
         "service-principal",
         "add",

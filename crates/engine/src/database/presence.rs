@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use super::{choose::ChooseError, events::lives_between, life::Life};
 use crate::{
     restore::{Stored, target::to_timestamp},
+    summary::SummaryReadError,
     transplant::name::OperationId,
     window::usable,
 };
@@ -66,8 +67,14 @@ pub async fn there_since(
         let until = next.map_or(complete, |next| complete.min(next.stop_lsn));
         let lives: Vec<Life> = match until > backup.start_lsn {
             true => {
-                let lives = lives_between(repository, instance, &stored, backup, until).await;
-                lives.unwrap_or_default()
+                match lives_between(repository, instance, &stored, backup, until).await {
+                    Ok(lives) => lives,
+                    // It may be read another time.
+                    Err(SummaryReadError::Repository(error)) if !error.is_damage() => {
+                        return Err(error.into());
+                    }
+                    Err(_) => Vec::new(),
+                }
             }
             false => Vec::new(),
         };

@@ -396,6 +396,13 @@ impl Config {
             "It is at most 7 days",
         )?;
         for (name, instance) in &self.instances {
+            if name.parse::<everpoint_repository::InstanceName>().is_err() {
+                return Err(ConfigError::Value {
+                    key: "instances",
+                    found: format!("`{name}`"),
+                    wanted: "It is the name of an instance, as `everpoint instance list` has it",
+                });
+            }
             if instance.admin_connection_file.is_some()
                 && instance.admin_connection_environment.is_some()
             {

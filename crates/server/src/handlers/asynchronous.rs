@@ -6,7 +6,7 @@ use everpoint_api::{ApiError, Code, restore::Accepted, time::WireTime};
 
 use super::{database, operation};
 use crate::{
-    access::Action,
+    access::{Action, Scope},
     catalog::{DatabaseOperation, OperationKind, OperationRow, OperationState},
     http::Answer,
     service::{Caller, Service},
@@ -56,6 +56,12 @@ pub async fn result(service: &Service, caller: &Caller<'_>) -> Result<Answer, Ap
         (OperationState::Succeeded, _) if row.kind == OperationKind::Delete => {
             Ok(Answer::empty(204))
         }
+        // Who asked may have lost the right since, and another database may have the name.
+        (OperationState::Succeeded, _)
+            if !service.visible(caller, READ)(&scope_of(service, &found)?) =>
+        {
+            Err(not_found(caller))
+        }
         (OperationState::Succeeded, _) => {
             database::named(service, &row.instance, &found.name).await
         }
@@ -68,13 +74,23 @@ pub async fn result(service: &Service, caller: &Caller<'_>) -> Result<Answer, Ap
     }
 }
 
+fn not_found(caller: &Caller<'_>) -> ApiError {
+    let text = caller.parameters.get("operation");
+    let message = format!("there is no operation `{text}`");
+    ApiError::new(Code::OperationIdNotFound, message).about(text)
+}
+
+/// The database that an operation is about.
+fn scope_of(service: &Service, found: &DatabaseOperation) -> Result<Scope, ApiError> {
+    let instance = found.row.instance.parse();
+    let instance = instance.map_err(|_| super::not_found("instance", &found.row.instance))?;
+    Ok(service.instance_scope(&instance).below(&found.name))
+}
+
 /// The operation that the path names, if whoever asks has asked for it too, or may see its database.
 async fn known(service: &Service, caller: &Caller<'_>) -> Result<DatabaseOperation, ApiError> {
+    let not_found = || not_found(caller);
     let text = caller.parameters.get("operation");
-    let not_found = || {
-        let message = format!("there is no operation `{text}`");
-        ApiError::new(Code::OperationIdNotFound, message).about(text)
-    };
     let id = uuid::Uuid::try_parse(text).map_err(|_| not_found())?;
     let found = service.catalog().database_operation(id).await;
     let found = found
@@ -83,8 +99,7 @@ async fn known(service: &Service, caller: &Caller<'_>) -> Result<DatabaseOperati
     let own = caller
         .principal
         .is_some_and(|principal| principal.to_string() == found.row.actor);
-    let instance = found.row.instance.parse().map_err(|_| not_found())?;
-    let scope = service.instance_scope(&instance).below(&found.name);
+    let scope = scope_of(service, &found).map_err(|_| not_found())?;
     if scope.subscription_id() != caller.scope.subscription_id() {
         return Err(not_found());
     }

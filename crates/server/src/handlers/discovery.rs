@@ -135,10 +135,10 @@ fn described(service: &Service, id: SubscriptionId) -> Subscription {
 
 pub fn groups(service: &Service, caller: &Caller<'_>) -> Answer {
     let visible = service.visible(caller, READ_GROUPS);
-    let all = service.groups().iter();
+    let all = service.groups().into_iter();
     let seen = all.filter(|group| caller.scope.contains(group) && visible(group));
     Answer::ok(&List {
-        value: seen.map(|group| described_group(service, group)).collect(),
+        value: seen.map(|group| described_group(service, &group)).collect(),
         next_link: None,
     })
 }

@@ -64,7 +64,7 @@ pub async fn find(
         .into_iter()
         .filter(|row| row.name.eq_ignore_ascii_case(name))
         .filter(|row| row.deleted_at.map(WireTime::new) == Some(deleted_at))
-        .filter(|row| observed.points(row, now).is_some())
+        .filter(|row| observed.restorable_from(row, now).is_some())
         .collect();
     Ok(match fitting.iter().position(|row| row.name == name) {
         Some(exact) => Some(fitting.swap_remove(exact)),
@@ -86,7 +86,7 @@ fn resource(
     now: Timestamp,
 ) -> Option<Resource<DroppedProperties>> {
     let deletion_date = WireTime::new(row.deleted_at?);
-    let points = observed.points(row, now)?;
+    let earliest = observed.restorable_from(row, now)?;
     // From exactly what is printed, for clients make the name from it again.
     let name = dropped_name(&row.name, deletion_date);
     Some(Resource {
@@ -99,7 +99,7 @@ fn resource(
             database_name: row.name.clone(),
             creation_date: WireTime::new(row.created_at),
             deletion_date,
-            earliest_restore_date: Some(database::earliest(points.earliest)),
+            earliest_restore_date: Some(database::earliest(earliest)),
         },
     })
 }

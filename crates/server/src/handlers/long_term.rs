@@ -148,7 +148,11 @@ pub async fn backups(service: &Service, caller: &Caller<'_>) -> Result<Answer, A
     let visible = service.visible(caller, READ);
     let database = database_of(&caller.parameters);
     let mut found = Vec::new();
-    for instance in instances {
+    let is_asked_for = |instance: &InstanceName| {
+        let scope = service.instance_scope(instance);
+        caller.scope.contains(&scope) || scope.contains(&caller.scope)
+    };
+    for instance in instances.into_iter().filter(is_asked_for) {
         let rows = rows(service, &instance).await?;
         let copies = service.copies(&instance).await;
         let copies = copies.map_err(|error| super::internal(&error))?;

@@ -46,7 +46,9 @@ fn resource(
     if row.deleted_at.is_some() {
         return None;
     }
-    let points = observed.points(row, Timestamp::now())?;
+    let now = Timestamp::now();
+    let earliest = observed.restorable_from(row, now)?;
+    let points = observed.points(row, now);
     let instance = service.instance_scope(&observed.name);
     Some(Resource {
         id: format!("{instance}/recoverableDatabases/{}", segment(&row.name)),
@@ -55,7 +57,9 @@ fn resource(
         location: Some(service.config().location.clone()),
         tags: None,
         properties: RecoverableProperties {
-            last_available_backup_date: WireTime::new(points.latest),
+            last_available_backup_date: WireTime::new(
+                points.map_or(earliest, |points| points.latest),
+            ),
         },
     })
 }

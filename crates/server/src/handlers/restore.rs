@@ -67,7 +67,7 @@ async fn of_living(
     id: &str,
     point: Option<Timestamp>,
 ) -> Result<RestoreRequest, ApiError> {
-    let place = Place::read(service, id, SOURCE, Code::InvalidSourceDatabaseId)?;
+    let place = Place::read(id, SOURCE, Code::InvalidSourceDatabaseId)?;
     let name = place.name();
     let source = place.instance(service, caller, name)?;
     let row = database::find(service, &source, name)
@@ -99,7 +99,7 @@ async fn of_dropped(
     point: Option<Timestamp>,
 ) -> Result<RestoreRequest, ApiError> {
     let invalid = Code::InvalidRestorableDroppedDatabaseId;
-    let place = Place::read(service, id, DROPPED, invalid)?;
+    let place = Place::read(id, DROPPED, invalid)?;
     let full = place.name();
     let Some((name, _)) = everpoint_api::time::parse_dropped_name(full) else {
         let text = format!(
@@ -141,11 +141,11 @@ pub async fn recovery(
         let text = "which database? Give recoverableDatabaseId, as recoverableDatabases lists it";
         ApiError::new(Code::MissingSourceDatabaseId, text).about("recoverableDatabaseId")
     })?;
-    let place = Place::read(service, id, RECOVERABLE, Code::InvalidSourceDatabaseId)?;
+    let place = Place::read(id, RECOVERABLE, Code::InvalidSourceDatabaseId)?;
     let source = place.instance(service, caller, place.name())?;
     let row = database::find(service, &source, place.name())
         .await?
-        .filter(|row| source.points(row, Timestamp::now()).is_some())
+        .filter(|row| source.restorable_from(row, Timestamp::now()).is_some())
         .ok_or_else(|| no_source(id))?;
     Ok(RestoreRequest {
         instance: source.name.clone(),
@@ -223,12 +223,7 @@ struct Place(Parameters, Scope);
 
 impl Place {
     /// Reads an identifier that has the form of `pattern`.
-    fn read(
-        service: &Service,
-        id: &str,
-        pattern: &'static str,
-        code: Code,
-    ) -> Result<Self, ApiError> {
+    fn read(id: &str, pattern: &'static str, code: Code) -> Result<Self, ApiError> {
         let invalid = || {
             let text = format!("`{id}` is no identifier of this kind. It is {pattern}");
             ApiError::new(code, text).about(id)
@@ -237,9 +232,8 @@ impl Place {
         let found = Parameters::of(pattern, &segments).ok_or_else(invalid)?;
         let subscription = uuid::Uuid::try_parse(found.get("subscription"));
         let subscription = subscription.map_err(|_| invalid())?;
-        let group = service.known_group(subscription, found.find("group"));
-        let group = group.map_err(|error| error.about(id))?;
-        Ok(Self(found, group.ok_or_else(invalid)?))
+        let group = Scope::subscription(subscription).below(found.get("group"));
+        Ok(Self(found, group))
     }
 
     fn name(&self) -> &str {
@@ -256,6 +250,7 @@ impl Place {
         let text = self.0.get("instance");
         let scope = self.1.below(text).below(database);
         service.require(caller, READ_BACKUPS, &scope)?;
+        service.known_group(self.1.subscription_id(), self.1.name())?;
         let name = text.to_ascii_lowercase().parse().ok();
         let name = name.filter(|name| service.group_of(name) == self.1);
         name.and_then(|name| service.instance(&name))
@@ -278,7 +273,7 @@ fn check_target(service: &Service, target: &Observed, wish: &Wish) -> Result<(),
     else {
         return Ok(());
     };
-    let place = Place::read(service, id, INSTANCE, Code::InvalidParameterValue)?;
+    let place = Place::read(id, INSTANCE, Code::InvalidParameterValue)?;
     match place.1.below(place.0.get("instance")) == service.instance_scope(&target.name) {
         true => Ok(()),
         false => {

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::{
     access::{Assignment, PrincipalId, Role, Scope},
     catalog::{Catalog, CatalogError, Done, PrincipalKind, PrincipalRow, SecretId, SecretRow},
-    config::{Config, SecretError},
+    config::{Config, InstanceConfig, SecretError},
     identity::{ClientSecret, SecretHash, external},
 };
 
@@ -22,6 +22,7 @@ const MAX_SECRETS: usize = 5;
 pub struct Directory {
     catalog: Catalog,
     subscription: Uuid,
+    groups: Vec<Scope>,
     issuer: Option<String>,
     actor: String,
 }
@@ -86,6 +87,14 @@ pub enum DirectoryError {
         /// Its name.
         name: String,
     },
+    /// Nothing is there.
+    #[error(
+        "no instance is in {scope}, by the configuration. Write there first which are (`[instances.NAME]`, subscription and resource_group), or name another place"
+    )]
+    NoPlace {
+        /// As given.
+        scope: Scope,
+    },
     /// It has enough.
     #[error("`{name}` has {MAX_SECRETS} secrets already. Take one away first")]
     Secrets {
@@ -131,7 +140,15 @@ impl Directory {
         let subscription = subscription
             .and_then(|text| Uuid::try_parse(&text).ok())
             .ok_or(DirectoryError::Empty)?;
+        let own = |instance: &InstanceConfig| {
+            let group = instance.resource_group.as_ref();
+            Scope::subscription(instance.subscription.unwrap_or(subscription))
+                .below(group.unwrap_or(&config.resource_group))
+        };
+        let mut groups = vec![own(&InstanceConfig::default())];
+        groups.extend(config.instances.values().map(own));
         Ok(Self {
+            groups,
             catalog,
             subscription,
             issuer: config
@@ -316,6 +333,13 @@ impl Directory {
         role: Option<Grant<'_>>,
         action: &str,
     ) -> Result<(), DirectoryError> {
+        if let Some(scope) = role.as_ref().and_then(|grant| grant.scope.as_ref()) {
+            let mut groups = self.groups.iter();
+            if !groups.any(|group| scope.contains(group) || group.contains(scope)) {
+                let scope = scope.clone();
+                return Err(DirectoryError::NoPlace { scope });
+            }
+        }
         self.note(action, row).await?;
         self.catalog.add_principal(row).await?;
         let Some(Grant { role, scope }) = role else {

@@ -92,6 +92,10 @@ impl Service {
             .await?;
         let there: BTreeSet<CopyId> = folders.iter().filter_map(|id| id.parse().ok()).collect();
         let mut cache = self.copy_cache.known.lock().await;
+        if there.is_empty() {
+            cache.remove(instance);
+            return Ok(Vec::new());
+        }
         let known = cache.entry(instance.clone()).or_default();
         known.retain(|id, _| there.contains(id));
         for id in there {

@@ -24,7 +24,7 @@ mod watching;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::Instant,
 };
 
@@ -47,7 +47,7 @@ pub use run::{RunError, Running, start};
 pub use step::Scheduling;
 
 use crate::{
-    access::{Assignment, Scope, SubscriptionId},
+    access::{Assignment, SubscriptionId},
     audit::{AuditFile, Entry, Outcome},
     catalog::{Catalog, CatalogError, OperationId, PrincipalRow, ServerId},
     config::Config,
@@ -107,7 +107,6 @@ pub struct Service {
     copying: Semaphore,
     /// Something changed that those who make long-term copies should look at.
     copies_wake: Notify,
-    groups: OnceLock<Vec<Scope>>,
     /// When it is next looked since when an instance's databases are there.
     learning: Mutex<HashMap<InstanceName, tokio::time::Instant>>,
     ending: std::sync::atomic::AtomicBool,

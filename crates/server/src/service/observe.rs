@@ -108,6 +108,16 @@ impl Observed {
         )
     }
 
+    /// From when on a database can be restored, also while it is not known up to when: as late as possible is then all
+    /// that can be asked for.
+    pub fn restorable_from(&self, database: &DatabaseRow, now: Timestamp) -> Option<Timestamp> {
+        let ranges = &self.restorable.as_ref()?.window.ranges;
+        let ranges = ranges
+            .iter()
+            .map(|range| (range.earliest, range.latest.unwrap_or(Timestamp::MAX)));
+        points(ranges, database, now).map(|points| points.earliest)
+    }
+
     /// Where log is missing at `point`: the nearest points before and behind that.
     pub fn gap_at(&self, point: Timestamp) -> Option<(Timestamp, Timestamp)> {
         let ranges = &self.restorable.as_ref()?.window.ranges;

@@ -1,5 +1,5 @@
-//! Where instances are: each in a resource group of a subscription, by the configuration that the service was started
-//! with.
+//! Where instances are: each in a resource group of a subscription, by the configuration. What it says of an instance
+//! that is known is changed by the service's start alone.
 
 use everpoint_repository::InstanceName;
 
@@ -26,7 +26,8 @@ impl Service {
 
     /// The resource group of an instance. One of which nothing is known is in the service's own.
     pub fn group_of(&self, instance: &InstanceName) -> Scope {
-        let own = self.config.instances.get(instance.as_str());
+        let settings = self.settings();
+        let own = settings.instances.get(instance.as_str());
         let subscription = own.and_then(|own| own.subscription);
         let group = own.and_then(|own| own.resource_group.as_deref());
         Scope::subscription(subscription.unwrap_or(self.subscription))
@@ -34,13 +35,13 @@ impl Service {
     }
 
     /// All resource groups, the service's own first, and those of one subscription beside each other.
-    pub fn groups(&self) -> &[Scope] {
-        self.groups.get_or_init(|| self.find_groups())
-    }
-
-    fn find_groups(&self) -> Vec<Scope> {
+    pub fn groups(&self) -> Vec<Scope> {
         let mut all = vec![self.group_scope()];
-        for name in self.config.instances.keys() {
+        let settings = self.settings();
+        let placed = settings.instances.iter();
+        let placed =
+            placed.filter(|(_, own)| own.subscription.is_some() || own.resource_group.is_some());
+        for (name, _) in placed {
             let Ok(name) = name.parse() else { continue };
             let group = self.group_of(&name);
             if !all.contains(&group) {

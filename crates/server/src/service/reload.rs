@@ -8,7 +8,7 @@ use std::{
 use super::{Service, observe};
 use crate::{
     audit::Outcome,
-    config::{Config, OidcKeys, SecretError},
+    config::{Config, InstanceConfig, OidcKeys, SecretError},
     http::tls::{Tls, TlsError},
     identity::{FetchError, Issuer},
 };
@@ -31,7 +31,11 @@ impl Service {
     pub fn reload(&self, mut new: Config) -> Result<Reloaded, TlsError> {
         let old = self.settings();
         let mut reloaded = Reloaded::default();
-        keep(&old, &mut new, &mut reloaded.waiting);
+        let is_known = |name: &str| {
+            let name = name.parse().ok();
+            name.is_some_and(|name| self.instance(&name).is_some())
+        };
+        keep(&old, &mut new, is_known, &mut reloaded.waiting);
         // Read anew even when it is named as before: its files may be others.
         let tls = Tls::new(&new)?;
         *self.tls.write().unwrap_or_else(PoisonError::into_inner) = tls.server;
@@ -67,7 +71,12 @@ impl Service {
 }
 
 /// Puts the old values of what cannot change into the new configuration, and names those that differ.
-fn keep(old: &Config, new: &mut Config, waiting: &mut Vec<&'static str>) {
+fn keep(
+    old: &Config,
+    new: &mut Config,
+    is_known: impl Fn(&str) -> bool,
+    waiting: &mut Vec<&'static str>,
+) {
     fn one<T: Clone + PartialEq>(
         key: &'static str,
         old: &T,
@@ -88,8 +97,23 @@ fn keep(old: &Config, new: &mut Config, waiting: &mut Vec<&'static str>) {
     one("location", &old.location, &mut new.location, waiting);
     let (before, after) = (&old.resource_group, &mut new.resource_group);
     one("resource_group", before, after, waiting);
-    // Rights are held by places.
+    // Rights are held by places: those of instances that are there, and of those that may have left copies, stay.
+    let is_placed = |instance: &InstanceConfig| {
+        instance.resource_group.is_some() || instance.subscription.is_some()
+    };
+    for (name, before) in old.instances.iter().filter(|(_, before)| is_placed(before)) {
+        new.instances
+            .entry(name.clone())
+            .or_insert_with(|| InstanceConfig {
+                resource_group: before.resource_group.clone(),
+                subscription: before.subscription,
+                ..InstanceConfig::default()
+            });
+    }
     for (name, instance) in &mut new.instances {
+        if !old.instances.contains_key(name) && !is_known(name) {
+            continue;
+        }
         let before = old.instances.get(name).cloned().unwrap_or_default();
         let (group, subscription) = (&mut instance.resource_group, &mut instance.subscription);
         one(

@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, OnceLock, RwLock},
+    sync::{Arc, Mutex, RwLock},
     time::Duration,
 };
 
@@ -187,7 +187,6 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         copy_cache: Default::default(),
         copying: Semaphore::new(COPIES_AT_ONCE),
         copies_wake: Notify::new(),
-        groups: OnceLock::new(),
         learning: Mutex::default(),
         ending: false.into(),
         clock: Default::default(),

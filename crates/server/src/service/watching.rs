@@ -32,7 +32,9 @@ use crate::{
 const INSTANCES_INTERVAL: Duration = Duration::from_secs(10);
 /// How often it is asked whether what is known of them is still so.
 const RECORDS_INTERVAL: Duration = Duration::from_secs(60);
-/// How often the long-term copies of instances that are gone are looked at.
+/// How long after the start the long-term copies of instances that are gone are looked at first.
+const ORPHANS_DELAY: Duration = Duration::from_secs(600);
+/// How often they are.
 const ORPHANS_INTERVAL: Duration = Duration::from_secs(3600);
 /// How often a server is asked for its databases, once the repository was looked at.
 const SERVER_INTERVAL: Duration = Duration::from_secs(5);
@@ -57,7 +59,8 @@ impl Service {
         let mut settings = self.settings.subscribe();
         let mut asked = Instant::now();
         // What is stored tells of a clock that is wrong, so that is looked at first.
-        let mut orphans_looked_at = Instant::now();
+        let mut orphans_looked_at: Option<Instant> = None;
+        let begun = Instant::now();
         loop {
             let is_told = settings.has_changed().is_ok_and(|changed| changed);
             if is_told || asked.elapsed() >= RECORDS_INTERVAL {
@@ -67,11 +70,14 @@ impl Service {
                     self.meet_again(name).await;
                 }
             }
-            let is_due = orphans_looked_at.elapsed() >= ORPHANS_INTERVAL;
+            let is_due = match orphans_looked_at {
+                None => begun.elapsed() >= ORPHANS_DELAY,
+                Some(then) => then.elapsed() >= ORPHANS_INTERVAL,
+            };
             match self.repository.instances().await {
                 Ok(names) => {
                     if is_due && self.term().is_some() {
-                        orphans_looked_at = Instant::now();
+                        orphans_looked_at = Some(Instant::now());
                         let (service, known) = (self.clone(), names.iter().cloned().collect());
                         let begun = thread::run("orphans".to_owned(), move || {
                             service.expire_orphans(known)

@@ -90,6 +90,33 @@ async fn a_restore_into_another_subscription_needs_the_right_on_both_sides() -> 
     let groups = format!("/subscriptions/{other}/resourceGroups");
     assert_eq!(names(&guest.get(&groups).await.1), ["Elsewhere"]);
     assert_eq!(guest.get(&format!("{groups}/default")).await.0, 404);
+    // Nor is it told which others there are.
+    let stranger = Somebody::new(service).await?;
+    stranger
+        .with(
+            "Contributor",
+            &service.instance_scope(&"one".parse()?).below("mine"),
+        )
+        .await?;
+    for id in [
+        target.clone(),
+        target.replace("Elsewhere", "none"),
+        target.replace(&other.to_string(), &Uuid::new_v4().to_string()),
+    ] {
+        let wish = json!({"properties": {"createMode": "PointInTimeRestore", "sourceDatabaseId": format!("{id}/databases/app"), "restorePointInTime": point}});
+        let (status, text) = refusal(
+            &put(
+                &stranger,
+                &format!("{source}/databases/mine"),
+                &wish.to_string(),
+            )
+            .await,
+        );
+        assert!(
+            status == 403 && text.contains("AuthorizationFailed"),
+            "{id}: {status} {text}"
+        );
+    }
 
     let wish = |instance: &str| {
         json!({"properties": {

@@ -21,6 +21,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 const OBJECT_IN_USE: &str = "55006";
 /// SQLSTATE: the name has a database.
 const DUPLICATE_DATABASE: &str = "42P04";
+/// SQLSTATE: it got the name in this moment.
+const UNIQUE_VIOLATION: &str = "23505";
 /// SQLSTATE: there is no such locale.
 const WRONG_OBJECT_TYPE: &str = "42809";
 
@@ -71,6 +73,13 @@ impl Service {
                     attempts += 1;
                     teller.say("the template is in use; trying again");
                     tokio::time::sleep(PAUSE).await;
+                }
+                // What an earlier attempt began may have come to its end since.
+                Some(DUPLICATE_DATABASE | UNIQUE_VIOLATION)
+                    if let Some(made) = operation.made
+                        && self.is_registered(&observed, operation, made).await? =>
+                {
+                    break;
                 }
                 code => return Err(failure(&operation.name, collation, code, &error)),
             }

@@ -27,9 +27,6 @@ use crate::{
     service::{Observed, Service, operations::Failure},
 };
 
-/// How much earlier than its drop a database may have been noticed to be gone, by clocks that differ.
-const DROP_NOTICED_BY: SignedDuration = SignedDuration::from_hours(1);
-
 /// A database that is online. Its scratch server is put away once that is written down.
 pub(super) type Restored = Landed;
 
@@ -179,7 +176,7 @@ impl Service {
         request: &RestoreRequest,
     ) -> Result<Option<(Wanted, Option<Target>)>, Failure> {
         let point = request.point.map(Target::Time);
-        let (oid, deleted_at) = match &request.source {
+        let (oid, name, deleted_at) = match &request.source {
             RestoreSource::Living { oid, name } => {
                 let name = name.clone();
                 let wanted = match oid.map(Oid::new) {
@@ -192,21 +189,24 @@ impl Service {
                 return Ok(Some((Wanted::Named(name.clone()), None)));
             }
             RestoreSource::Deleted {
-                oid, deleted_at, ..
-            } => (*oid, *deleted_at),
+                oid,
+                name,
+                deleted_at,
+            } => (*oid, name, *deleted_at),
         };
         let all = deleted(&self.repository, &request.instance).await;
         let all = all.map_err(|error| failure::of_choice(&error))?;
         let fitting = all
             .iter()
             .filter(|found| found.oid.get() == oid)
-            // A server that was set back gives a number again.
-            .filter(|found| {
-                found
-                    .dropped
-                    .is_none_or(|dropped| dropped.duration_since(deleted_at) < DROP_NOTICED_BY)
-            })
-            .max_by_key(|found| found.dropped);
+            // A server that was set back gives a number again. The name may have changed before it was noticed.
+            .min_by_key(|found| {
+                let away = |dropped: Timestamp| dropped.duration_since(deleted_at).abs();
+                (
+                    found.name != *name,
+                    found.dropped.map_or(SignedDuration::MAX, away),
+                )
+            });
         let Some(found) = fitting else {
             return Ok(None);
         };
