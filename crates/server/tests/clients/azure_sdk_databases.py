@@ -128,8 +128,9 @@ refused(
         one, "x", sourceDatabaseId=source.replace("/app", "/nothing"), restorePointInTime=point
     ),
 )
+# Nobody has a right in a subscription that is none, and is not told that it is none.
 refused(
-    "SubscriptionNotFound",
+    "AuthorizationFailed",
     lambda: restore(
         one,
         "x",
