@@ -230,23 +230,26 @@ impl Catalog {
         Ok(())
     }
 
-    /// Writes down since when a database is there.
+    /// Writes down since when databases are there.
     ///
     /// # Errors
     /// When the catalog fails.
     pub async fn set_there(
         &self,
         instance: &InstanceName,
-        row: &DatabaseRow,
-        since: Timestamp,
+        known: &[(&DatabaseRow, Timestamp)],
     ) -> Result<(), CatalogError> {
-        sqlx::query("UPDATE databases SET there_us = $1, there_known = 1 WHERE instance = $2 AND oid = $3 AND created_us = $4")
-            .bind(microseconds(since))
-            .bind(instance.as_str())
-            .bind(i64::from(row.oid))
-            .bind(microseconds(row.created_at))
-            .execute(&self.pool)
-            .await?;
+        let mut transaction = self.begin().await?;
+        for (row, since) in known {
+            sqlx::query("UPDATE databases SET there_us = $1, there_known = 1 WHERE instance = $2 AND oid = $3 AND created_us = $4")
+                .bind(microseconds(*since))
+                .bind(instance.as_str())
+                .bind(i64::from(row.oid))
+                .bind(microseconds(row.created_at))
+                .execute(&mut *transaction)
+                .await?;
+        }
+        transaction.commit().await?;
         Ok(())
     }
 

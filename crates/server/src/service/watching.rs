@@ -447,17 +447,21 @@ impl Service {
         let found = there_since(&self.repository, name, &oids).await;
         let found = found.map_err(|error| crate::chain(&error))?;
         let now = Timestamp::now();
+        let mut known = Vec::new();
         for row in &rows {
             let since = found.get(&Oid::new(row.oid)).copied();
             // Of what is gone for so long, no more will be stored.
             let is_over = |gone: &Timestamp| now.duration_since(*gone) > TOLD_AFTER_DROP;
             let given_up = || row.deleted_at.filter(is_over).map(|_| row.there.time());
             if let Some(since) = since.or_else(given_up) {
-                let written = self.catalog.set_there(name, row, since).await;
-                written.map_err(|error| crate::chain(&error))?;
+                known.push((row, since));
             }
         }
-        Ok(())
+        if known.is_empty() {
+            return Ok(());
+        }
+        let written = self.catalog.set_there(name, &known).await;
+        written.map_err(|error| crate::chain(&error))
     }
 
     /// Tells servers that only look on to look again.
